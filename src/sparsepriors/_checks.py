@@ -1,0 +1,90 @@
+"""Checks at the public doors: one wording for each kind of bad argument."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+
+def inexact(name: str, x: object) -> Tensor:
+    """Return ``x`` if it is a floating or complex tensor with finite entries.
+
+    Raises
+    ------
+    TypeError
+        If it is not a tensor, or holds integers or booleans.
+    ValueError
+        If an entry is NaN or infinite.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if not (x.is_floating_point() or x.is_complex()):
+        raise TypeError(f"{name} must be floating point or complex, got {x.dtype}")
+    if x.numel():
+        low, high = torch.aminmax(torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{name} holds NaN or infinite entries")
+    return x
+
+
+def trailing_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless the last axes of ``x`` are ``shape`` (any batch axes may lead)."""
+    if x.ndim < len(shape) or tuple(x.shape[x.ndim - len(shape):]) != tuple(shape):
+        raise ValueError(f"{name} must have shape (..., {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+
+
+def same_dtype(name: str, x: Tensor, dtype: torch.dtype) -> None:
+    """Raise `TypeError` unless ``x`` has this dtype."""
+    if x.dtype != dtype:
+        raise TypeError(f"{name} must be {dtype}, got {x.dtype}")
+
+
+def nonnegative(name: str, value: float | Tensor) -> None:
+    """Raise `ValueError` unless every entry is finite and >= 0."""
+    _bounded(name, value, strict=False)
+
+
+def positive(name: str, value: float | Tensor) -> None:
+    """Raise `ValueError` unless every entry is finite and > 0."""
+    _bounded(name, value, strict=True)
+
+
+def _bounded(name: str, value: float | Tensor, *, strict: bool) -> None:
+    want = "positive" if strict else "nonnegative"
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise TypeError(f"{name} must be real and {want}, got {value.dtype}")
+        if value.numel():
+            low, high = (float(v) for v in torch.aminmax(value.detach()))
+            if not (math.isfinite(low) and math.isfinite(high)) or low < 0 or (strict and low == 0):
+                raise ValueError(f"{name} must be finite and {want}, got entries from {low} to {high}")
+        return
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+    if not math.isfinite(value) or value < 0 or (strict and value == 0):
+        raise ValueError(f"{name} must be finite and {want}, got {value}")
+
+
+def count(name: str, value: object, *, low: int = 0, high: int | None = None) -> int:
+    """Return ``value`` if it is an integer in [low, high], else raise `TypeError` or `ValueError`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < low or (high is not None and value > high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {bounds}, got {value}")
+    return value
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is one of the allowed names, else raise `ValueError` with the nearest name."""
+    names = list(allowed)
+    if value not in names:
+        near = difflib.get_close_matches(str(value), names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}{hint}")
+    return value

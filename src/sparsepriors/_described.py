@@ -1,0 +1,117 @@
+"""Objects that can be written down as plain JSON and built again from it, without running code from the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+_KIND = "kind"
+_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.complex64, torch.complex128,
+                                                      torch.float16, torch.bfloat16, torch.int64, torch.bool)}
+
+
+class Described:
+    """Mix-in for frozen dataclasses: ``to_dict`` and ``from_dict`` over a closed registry of class names.
+
+    Every subclass enters the registry when it is defined, under its class name, so a user's own prior round-trips
+    as soon as its module is imported. ``from_dict`` looks names up; it never imports or evaluates anything.
+    """
+
+    _registry: ClassVar[dict[str, type[Described]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Described._registry[cls.__name__] = cls
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data from which `from_dict` builds an equal object.
+
+        Raises
+        ------
+        TypeError
+            If a field holds something with no JSON form (a bare function, an unnamed network).
+        """
+        if not dataclasses.is_dataclass(self):
+            raise TypeError(f"{type(self).__name__} is not a dataclass and cannot be written as JSON")
+        fields = {f.name: _encode(getattr(self, f.name), f"{type(self).__name__}.{f.name}")
+                  for f in dataclasses.fields(self) if f.init}
+        return {_KIND: type(self).__name__, **fields}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build the object that ``to_dict`` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the data name an unknown class, one of another family than ``cls``, or fields it does not have.
+        """
+        if not isinstance(data, dict) or not isinstance(data.get(_KIND), str):
+            raise ValueError(f"expected an object with a {_KIND!r} field that names a class, got {data!r:.200}")
+        found = Described._registry.get(data[_KIND])
+        if found is None or not issubclass(found, cls):
+            raise ValueError(f"unknown {cls.__name__} {data[_KIND]!r}; known: {', '.join(_names(cls))}")
+        allowed = {f.name for f in dataclasses.fields(found) if f.init}  # pyright: ignore[reportArgumentType]
+        extra = set(data) - allowed - {_KIND}
+        if extra:
+            raise ValueError(f"{data[_KIND]} has no field {', '.join(sorted(map(repr, extra)))}; "
+                             f"it has {', '.join(sorted(allowed))}")
+        built = found(**{k: _decode(v) for k, v in data.items() if k != _KIND})
+        assert isinstance(built, cls)
+        return built
+
+
+def _names(cls: type[Described]) -> list[str]:
+    return sorted(n for n, c in Described._registry.items() if issubclass(c, cls) and not n.startswith("_"))
+
+
+def _encode(value: Any, where: str) -> Any:
+    if isinstance(value, Described):
+        return value.to_dict()
+    if isinstance(value, Tensor):
+        flat = torch.view_as_real(value) if value.is_complex() else value
+        return {_KIND: "tensor", "dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape),
+                "data": flat.detach().cpu().reshape(-1).tolist()}
+    if isinstance(value, torch.dtype):
+        return {_KIND: "dtype", "name": str(value).removeprefix("torch.")}
+    if isinstance(value, (list, tuple)):
+        return [_encode(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, complex):
+        return {_KIND: "complex", "re": value.real, "im": value.imag}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_KIND: "float", "value": str(value)}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{where} holds a {type(value).__name__}, which has no JSON form")
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(v) for v in value)
+    if not isinstance(value, dict):
+        return value
+    match value.get(_KIND):
+        case "tensor":
+            dtype = _dtype(value.get("dtype"))
+            data = torch.tensor(value["data"], dtype=dtype.to_real() if dtype.is_complex else dtype)
+            if dtype.is_complex:
+                return torch.view_as_complex(data.reshape(*value["shape"], 2).contiguous())
+            return data.reshape(value["shape"])
+        case "dtype":
+            return _dtype(value.get("name"))
+        case "complex":
+            return complex(value["re"], value["im"])
+        case "float":
+            return float(value["value"])
+        case _:
+            return Described.from_dict(value)
+
+
+def _dtype(name: Any) -> torch.dtype:
+    if name not in _DTYPES:
+        raise ValueError(f"unknown dtype {name!r}; known: {', '.join(_DTYPES)}")
+    return _DTYPES[name]

@@ -1,0 +1,77 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+
+def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
+    """Let ``write`` fill a temporary file next to ``path``, then rename it into place.
+
+    Whatever happens, ``path`` holds either its old content or the whole new one, and no temporary file stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        write(part)
+        with open(part, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+    return path
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write bytes atomically."""
+    return write_atomic(path, lambda p: _dump(p, data))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write UTF-8 text atomically."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], data: Any) -> Path:
+    """Write strict JSON (no NaN) atomically, keys in the order given."""
+    return write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; a damaged one raises `ValueError` with its name."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise ValueError(f"{path} is not a readable JSON file: {e}") from e
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
+                  metadata: Mapping[str, str] | None = None) -> Path:
+    """Write tensors atomically as safetensors."""
+    data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {}))
+    return write_bytes(path, data)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a safetensors file; a damaged one raises `ValueError` with its name."""
+    try:
+        return safetensors.torch.load_file(str(path))
+    except safetensors.SafetensorError as e:
+        raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
+
+
+def _dump(path: Path, data: bytes) -> None:
+    with open(path, "wb") as f:
+        f.write(data)

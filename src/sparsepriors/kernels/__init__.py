@@ -1,0 +1,1 @@
+"""Packed formats and the few loops that must be fast, with their PyTorch references."""

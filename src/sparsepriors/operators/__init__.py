@@ -1,0 +1,1 @@
+"""What is measured: linear operators with exact adjoints."""

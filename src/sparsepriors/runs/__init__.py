@@ -1,0 +1,1 @@
+"""Run folders, evidence, progress and machine records."""

@@ -1,0 +1,1 @@
+"""How prior and measurement meet."""
