@@ -44,6 +44,28 @@ def same_dtype(name: str, x: Tensor, dtype: torch.dtype) -> None:
         raise TypeError(f"{name} must be {dtype}, got {x.dtype}")
 
 
+def shape(name: str, value: object) -> tuple[int, ...]:
+    """Return ``value`` as a tuple of nonnegative integers, else raise `TypeError` or `ValueError`."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be a tuple of integers, got {type(value).__name__}")
+    return tuple(count(f"{name}[{i}]", n) for i, n in enumerate(value))
+
+
+def inexact_dtype(name: str, value: object) -> torch.dtype:
+    """Return ``value`` if it is a floating or complex `torch.dtype`, else raise `TypeError`."""
+    if not isinstance(value, torch.dtype) or not (value.is_floating_point or value.is_complex):
+        raise TypeError(f"{name} must be a floating or complex torch.dtype, got {value}")
+    return value
+
+
+def boolean(name: str, x: object) -> Tensor:
+    """Return ``x`` if it is a boolean tensor, else raise `TypeError`."""
+    if not isinstance(x, Tensor) or x.dtype != torch.bool:
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} must be a boolean tensor, got {found}")
+    return x
+
+
 def nonnegative(name: str, value: float | Tensor) -> None:
     """Raise `ValueError` unless every entry is finite and >= 0."""
     _bounded(name, value, strict=False)

@@ -1,1 +1,24 @@
 """What is measured: linear operators with exact adjoints."""
+
+from sparsepriors.operators.algebra import Adjoint, Composed, Identity, RealToComplex, Reshape, Scaled, Sum
+from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.dense import Diagonal, Mask, Matrix, Sampling
+from sparsepriors.operators.differences import FiniteDifference
+from sparsepriors.operators.fourier import FourierTransform
+
+__all__ = [
+    "Adjoint",
+    "Composed",
+    "Diagonal",
+    "FiniteDifference",
+    "FourierTransform",
+    "Identity",
+    "LinearOperator",
+    "Mask",
+    "Matrix",
+    "RealToComplex",
+    "Reshape",
+    "Sampling",
+    "Scaled",
+    "Sum",
+]

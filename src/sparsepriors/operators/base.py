@@ -1,14 +1,18 @@
-"""Linear operators with exact adjoints, and the algebra that composes them.
+"""What a linear operator is: two spaces, a forward map and its exact adjoint; and the algebra that composes them.
 
-Inner products: <u, v> = sum conj(u) v for complex spaces; an operator from a real to a complex space uses the real
-part, so its adjoint returns a real tensor. Every operator satisfies <A x, y> = <x, A^H y> to rounding.
+Inner products: <u, v> = sum conj(u) v between complex spaces. As soon as one of the two spaces is real, both carry the
+real inner product Re <u, v>, so that the adjoint of an operator from real to complex tensors returns real tensors.
+Every operator satisfies <A x, y> = <x, A^H y> to rounding.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
-from typing import Self, overload
+from collections.abc import Iterator
+from numbers import Complex, Real
+from typing import Any, Self, overload
 
 import torch
 from jaxtyping import Inexact
@@ -17,11 +21,15 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors._described import Described
 
+_DENSE_ENTRIES = 2**24
+
 
 class LinearOperator(Described, ABC):
     """y = A x between tensor spaces; batch axes lead.
 
-    Subclasses state ``in_shape``, ``out_shape``, ``in_dtype``, ``out_dtype`` and give ``_forward`` and ``_adjoint``.
+    Subclasses are frozen dataclasses (``eq=False, repr=False``). They state ``in_shape`` and ``in_dtype``, and
+    ``out_shape`` and ``out_dtype`` where these differ, and give ``_forward`` and ``_adjoint``, which see checked
+    tensors. `norm`, `gram`, ``H`` and `unitary` are overridden where a closed form is known.
     """
 
     @property
@@ -30,9 +38,9 @@ class LinearOperator(Described, ABC):
         """Shape of one x."""
 
     @property
-    @abstractmethod
     def out_shape(self) -> tuple[int, ...]:
-        """Shape of one y."""
+        """Shape of one y; that of x unless the operator says otherwise."""
+        return self.in_shape
 
     @property
     @abstractmethod
@@ -50,16 +58,34 @@ class LinearOperator(Described, ABC):
     @abstractmethod
     def _adjoint(self, y: Tensor) -> Tensor: ...
 
+    @property
+    def unitary(self) -> bool:
+        """Whether A^H A = A A^H = I is known to hold."""
+        return False
+
+    @property
+    def complex_linear(self) -> bool:
+        """Whether A (c x) = c A x for complex c; operators that touch a real space are linear over the reals only."""
+        return self.in_dtype.is_complex and self.out_dtype.is_complex
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the operator's own tensors live; ``None`` when it has none and works on any device."""
+        for value in self._parts():
+            found = value.device
+            if found is not None:
+                return found
+        return None
+
     def forward(self, x: Inexact[Tensor, "..."]) -> Inexact[Tensor, "..."]:
         """A x: ``(..., *in_shape)`` to ``(..., *out_shape)``.
 
         Raises
         ------
         TypeError, ValueError
-            If ``x`` has another shape or dtype, or holds NaN or infinite entries.
+            If ``x`` has another shape or dtype, lives on another device, or holds NaN or infinite entries.
         """
-        _checks.trailing_shape("x", _checks.inexact("x", x), self.in_shape)
-        _checks.same_dtype("x", x, self.in_dtype)
+        self._check("x", x, self.in_shape, self.in_dtype)
         return self._forward(x)
 
     def adjoint(self, y: Inexact[Tensor, "..."]) -> Inexact[Tensor, "..."]:
@@ -68,11 +94,172 @@ class LinearOperator(Described, ABC):
         Raises
         ------
         TypeError, ValueError
-            If ``y`` has another shape or dtype, or holds NaN or infinite entries.
+            If ``y`` has another shape or dtype, lives on another device, or holds NaN or infinite entries.
         """
-        _checks.trailing_shape("y", _checks.inexact("y", y), self.out_shape)
-        _checks.same_dtype("y", y, self.out_dtype)
+        self._check("y", y, self.out_shape, self.out_dtype)
         return self._adjoint(y)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.forward(x)
+
+    @property
+    def H(self) -> LinearOperator:
+        """The adjoint operator A^H."""
+        from sparsepriors.operators.algebra import Adjoint
+
+        return Adjoint(self)
+
+    def gram(self) -> LinearOperator:
+        """A^H A as one operator, in closed form where one is known and cheap."""
+        return self.H @ self
+
+    def norm(self, *, tol: float = 1e-3, max_iter: int = 2000, generator: torch.Generator | None = None) -> float:
+        """Spectral norm ||A|| = max ||A x|| / ||x||: exact where a closed form is known, else by power iteration.
+
+        The iteration runs on A^H A from a random start. With Rayleigh quotient q and residual r = ||A^H A v - q v||
+        an eigenvalue lies in [q - r, q + r]; the value returned is sqrt(q + r), on the safe side for step sizes, once
+        r <= 2 tol q.
+
+        Parameters
+        ----------
+        tol
+            Relative accuracy of the norm.
+        max_iter
+            Most applications of A^H A.
+        generator
+            Source of the start vector; by default a new one with seed 0, so that the result is deterministic.
+
+        Raises
+        ------
+        RuntimeError
+            If ``tol`` is not met within ``max_iter`` applications.
+        """
+        _checks.positive("tol", tol)
+        _checks.count("max_iter", max_iter, low=1)
+        known = self._known_norm()
+        return self._power_iteration(tol, max_iter, generator) if known is None else known
+
+    def _known_norm(self) -> float | None:
+        """The spectral norm where a closed form is known."""
+        return 1.0 if self.unitary else None
+
+    def _power_iteration(self, tol: float, max_iter: int, generator: torch.Generator | None) -> float:
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        x = torch.randn(self.in_shape, dtype=self.in_dtype, generator=generator, device=generator.device)
+        x = x.to(self.device)
+        size = torch.linalg.vector_norm(x)
+        if not self.in_shape or x.numel() == 0 or size == 0:
+            x, size = torch.ones_like(x), max(1.0, math.sqrt(x.numel()))
+        x = x / size
+        q = r = 0.0
+        for _ in range(max_iter):
+            g = self._adjoint(self._forward(x))
+            q = float((x.conj() * g).sum().real)
+            r = float(torch.linalg.vector_norm(g - q * x))
+            if r <= 2 * tol * q or q <= 0:
+                return math.sqrt(max(q, 0.0) + r)
+            x = g / torch.linalg.vector_norm(g)
+        raise RuntimeError(f"the norm of {self} is {math.sqrt(q):.6g} to a relative {r / (2 * q):.1e} after "
+                           f"{max_iter} iterations, not to tol = {tol:.1e}; raise max_iter or tol")
+
+    def dense(self) -> Inexact[Tensor, "m n"]:
+        """The matrix of A, with both spaces flattened in row-major order.
+
+        Raises
+        ------
+        ValueError
+            If it would have more than 2**24 entries.
+        TypeError
+            If A acts on complex tensors but is only real-linear, so that no complex matrix describes it.
+        """
+        n, m = math.prod(self.in_shape), math.prod(self.out_shape)
+        if n * m > _DENSE_ENTRIES:
+            raise ValueError(f"{self} has a matrix of {m} x {n} entries; dense() makes at most {_DENSE_ENTRIES}")
+        if self.in_dtype.is_complex and not self.complex_linear:
+            raise TypeError(f"{self} is linear over the reals only and has no complex matrix")
+        basis = torch.eye(n, dtype=self.in_dtype, device=self.device).reshape(n, *self.in_shape)
+        return self._forward(basis).reshape(n, m).mT
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same operator with its tensors on ``device``."""
+        if not dataclasses.is_dataclass(self):
+            raise TypeError(f"{type(self).__name__} is not a dataclass; it must define its own to(device)")
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        return dataclasses.replace(self, **{k: _moved(v, device) for k, v in fields.items()})
+
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+    def __matmul__(self, other: LinearOperator | Tensor) -> LinearOperator | Tensor:
+        if isinstance(other, Tensor):
+            return self.forward(other)
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        from sparsepriors.operators.algebra import compose
+
+        return compose(self, other)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        from sparsepriors.operators.algebra import add
+
+        return add(self, other)
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        return self + -other
+
+    def __neg__(self) -> LinearOperator:
+        return self * -1.0
+
+    def __mul__(self, factor: complex) -> LinearOperator:
+        if not isinstance(factor, Complex):
+            return NotImplemented
+        from sparsepriors.operators.algebra import scale
+
+        return scale(self, float(factor) if isinstance(factor, Real) else complex(factor))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: complex) -> LinearOperator:
+        if not isinstance(divisor, Complex):
+            return NotImplemented
+        return self * (1 / divisor)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_space(self.in_shape, self.in_dtype, self.out_shape, self.out_dtype)})"
+
+    def _check(self, name: str, x: object, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        x = _checks.inexact(name, x)
+        _checks.trailing_shape(name, x, shape)
+        _checks.same_dtype(name, x, dtype)
+        if self.device is not None and x.device != self.device:
+            raise ValueError(f"{name} lives on {x.device}, {self} on {self.device}; move one with .to(device)")
+
+    def _parts(self) -> Iterator[Tensor | LinearOperator]:
+        """The tensors and operators that this operator holds."""
+        if dataclasses.is_dataclass(self):
+            for f in dataclasses.fields(self):
+                value = getattr(self, f.name)
+                for v in value if isinstance(value, tuple) else (value,):
+                    if isinstance(v, (Tensor, LinearOperator)):
+                        yield v
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_moved(v, device) for v in value)
+    return value.to(device) if isinstance(value, (Tensor, LinearOperator)) else value
+
+
+def _space(in_shape: tuple[int, ...], in_dtype: torch.dtype, out_shape: tuple[int, ...], out_dtype: torch.dtype) -> str:
+    def side(shape: tuple[int, ...]) -> str:
+        return "x".join(map(str, shape)) or "scalar"
+
+    first, last = (str(d).removeprefix("torch.") for d in (in_dtype, out_dtype))
+    if first == last:
+        return f"{side(in_shape)} -> {side(out_shape)}, {last}"
+    return f"{side(in_shape)} {first} -> {side(out_shape)} {last}"
