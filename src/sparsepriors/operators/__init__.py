@@ -5,9 +5,11 @@ from sparsepriors.operators.base import LinearOperator
 from sparsepriors.operators.dense import Diagonal, Mask, Matrix, Sampling
 from sparsepriors.operators.differences import FiniteDifference
 from sparsepriors.operators.fourier import FourierTransform
+from sparsepriors.operators.radar import BornMIMO, VoxelGrid, crossed_array
 
 __all__ = [
     "Adjoint",
+    "BornMIMO",
     "Composed",
     "Diagonal",
     "FiniteDifference",
@@ -21,4 +23,6 @@ __all__ = [
     "Sampling",
     "Scaled",
     "Sum",
+    "VoxelGrid",
+    "crossed_array",
 ]
