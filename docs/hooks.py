@@ -1,0 +1,57 @@
+"""Fill the pages with what was measured: every number in the docs comes from results/ or benchmarks/results/."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace each ``<!-- results: SLUG -->`` and ``<!-- benchmark: NAME -->`` line by the table it names."""
+    markdown = re.sub(r"^<!-- results: ([a-z0-9-]+) -->$", lambda m: _claims(m[1]), markdown, flags=re.M)
+    return re.sub(r"^<!-- benchmark: ([a-z0-9_-]+) -->$", lambda m: _benchmark(m[1]), markdown, flags=re.M)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.relative_to(ROOT)} is named by a page but does not exist")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _claims(slug: str) -> str:
+    data = _read(ROOT / "results" / f"{slug}.json")
+    lines = ["| claim | published | against | measured difference [95 % interval] | seeds | verdict |",
+             "|---|---|---|---|---|---|"]
+    for c in data["claims"]:
+        m = c["measured"]
+        measured = "–" if m["mean"] is None else f"{_number(m['mean'])} [{_number(m['low'])}, {_number(m['high'])}]"
+        lines.append(f"| {c['text']} | {c['published'] or '–'} | {c['baseline']} | {measured} | {m['n']} "
+                     f"| **{c['verdict']}** |")
+    lines += ["", f"*Scale {data['scale']}, seeds {', '.join(map(str, data['seeds']))}; {_machine(data['machine'])}; "
+                  f"{data['seconds']:.0f} s, peak memory {data['peak_rss_mb']:.0f} MB; "
+                  f"version {data['version']}.*"]
+    return "\n".join(lines)
+
+
+def _benchmark(name: str) -> str:
+    data = _read(ROOT / "benchmarks" / "results" / f"{name}.json")
+    lines = ["| case | metric | ours | peer | its value | ratio | asked |", "|---|---|---|---|---|---|---|"]
+    for r in data["rows"]:
+        lines.append(f"| {r['case']} | {r['metric']} | {_number(r['ours'])} | {r['peer']} | {_number(r['peer_value'])} "
+                     f"| {_number(r['ratio'])} | {_number(r['target'])} |")
+    lines += ["", f"*{_machine(data['machine'])}, {data['threads']} threads; a ratio above 1 is in our favour.*"]
+    return "\n".join(lines)
+
+
+def _machine(machine: Any) -> str:
+    if not isinstance(machine, dict):
+        return str(machine)
+    return ", ".join(str(machine[k]) for k in ("cpu", "instruction_set", "cores") if machine.get(k))
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
