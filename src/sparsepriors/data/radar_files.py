@@ -1,0 +1,208 @@
+"""Radar measurements from files, and reconstructed volumes to files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from sparsepriors import _checks, _files
+from sparsepriors.data.arrays import read_arrays
+
+FIELDS = {"y": "y", "freqs": "freqs", "tx": "tx", "rx": "rx"}
+"""The names that `read_measurement` looks for unless told otherwise."""
+
+_DATAPORT = {"y": "EMData.Values", "freqs": "OperateFreq", "tx": "MIMOArray.Transmitter", "rx": "MIMOArray.Receiver"}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Frequency-domain data of a MIMO array.
+
+    Attributes
+    ----------
+    y
+        Complex samples, ``(K, T, R)``: frequencies, transmitters, receivers. A point at distances d_T, d_R is
+        expected to contribute exp(-j 2 pi f (d_T + d_R) / c).
+    freqs
+        Frequencies in Hz, ``(K,)``.
+    tx, rx
+        Antenna positions in metres, ``(T, 3)`` and ``(R, 3)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the samples are not complex, shapes do not belong together, or an entry is not finite.
+    """
+
+    y: Complex[Tensor, "K T R"]
+    freqs: Float[Tensor, " K"]
+    tx: Float[Tensor, "T 3"]
+    rx: Float[Tensor, "R 3"]
+
+    def __post_init__(self) -> None:
+        for name in FIELDS:
+            _checks.inexact(name, getattr(self, name))
+        if not self.y.is_complex():
+            raise TypeError(f"y must be complex, got {self.y.dtype}: phases are what a radar images with")
+        for name in ("freqs", "tx", "rx"):
+            if getattr(self, name).is_complex():
+                raise TypeError(f"{name} must be real, got {getattr(self, name).dtype}")
+        if self.freqs.ndim != 1 or not len(self.freqs):
+            raise ValueError(f"freqs must have shape (K,), got {tuple(self.freqs.shape)}")
+        _checks.positive("freqs", self.freqs)
+        for name in ("tx", "rx"):
+            at = getattr(self, name)
+            if at.ndim != 2 or at.shape[1] != 3 or not len(at):
+                raise ValueError(f"{name} must have shape (antennas, 3), got {tuple(at.shape)}")
+        want = (len(self.freqs), len(self.tx), len(self.rx))
+        if tuple(self.y.shape) != want:
+            raise ValueError(f"y must have shape (frequencies, transmitters, receivers) = {want}, got "
+                             f"{tuple(self.y.shape)}")
+
+    def subset(self, steps: int, low: float | None = None, high: float | None = None) -> Measurement:
+        """Keep the ``steps`` measured frequencies nearest to an even grid on [low, high] Hz.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If fewer frequencies than ``steps`` were measured in that band.
+        """
+        _checks.count("steps", steps, low=1, high=len(self.freqs))
+        low = float(self.freqs.min()) if low is None else low
+        high = float(self.freqs.max()) if high is None else high
+        want = torch.linspace(low, high, steps, dtype=self.freqs.dtype)
+        keep = (self.freqs[None] - want[:, None]).abs().argmin(1).unique()
+        if len(keep) != steps:
+            raise ValueError(f"the file has {len(keep)} distinct frequencies near an even grid of {steps} on "
+                             f"[{low:.4g}, {high:.4g}] Hz; ask for fewer steps")
+        return Measurement(self.y[keep], self.freqs[keep], self.tx, self.rx)
+
+
+def read_measurement(path: str | os.PathLike[str], *, fields: Mapping[str, str] | None = None,
+                     swap_yz: bool = False) -> Measurement:
+    """Read a measurement with the geometry of its array.
+
+    The file holds ``y`` (K, T, R), complex; ``freqs`` (K,) in Hz; ``tx`` (T, 3) and ``rx`` (R, 3) in metres. MATLAB's
+    rows and columns are accepted for ``freqs``. The IEEE DataPort file of Wang, Aubry and Yarovoy (2020),
+    ``Exp_GunData4ImagingFD.mat`` (doi 10.21227/src2-0y50), is recognised by its fields: its samples are ordered
+    receiver, transmitter, frequency, and the second coordinate of its antennas points into the scene, so that the last
+    two are swapped.
+
+    Parameters
+    ----------
+    path
+        A ``.npz``, ``.mat`` or ``.safetensors`` file.
+    fields
+        Other names for some of `FIELDS`, such as ``{"y": "S21"}``.
+    swap_yz
+        Swap the second and third coordinate of every antenna.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError, ValueError
+        If the file is damaged, lacks a field (the message lists what it has), or holds something that is not a
+        `Measurement`.
+    """
+    arrays = read_arrays(path)
+    if fields is None and _DATAPORT["y"] in arrays:
+        return _dataport(arrays, Path(path))
+    names = FIELDS | dict(fields or {})
+    for unknown in set(names) - set(FIELDS):
+        _checks.one_of("fields", unknown, FIELDS)
+    y, freqs, tx, rx = (_field(arrays, names[k], Path(path)) for k in FIELDS)
+    if freqs.ndim == 2 and 1 in freqs.shape:
+        freqs = freqs.reshape(-1)
+    if y.dtype.kind != "c":
+        raise TypeError(f"{Path(path).name}: {names['y']} must be complex, got {y.dtype}: phases are what a radar "
+                        f"images with")
+    if swap_yz:
+        tx, rx = (a[:, [0, 2, 1]] if a.ndim == 2 and a.shape[1] == 3 else a for a in (tx, rx))
+    try:
+        return _measurement(y, freqs, tx, rx)
+    except (TypeError, ValueError) as e:
+        raise type(e)(f"{Path(path).name}: {e}") from e
+
+
+def write_measurement(path: str | os.PathLike[str], data: Measurement) -> Path:
+    """Write a measurement as ``.npz`` or ``.safetensors``, by the suffix, in the form `read_measurement` expects.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is another.
+    """
+    return _write(path, {k: getattr(data, k) for k in FIELDS})
+
+
+def write_volume(path: str | os.PathLike[str], volume: Complex[Tensor, "x y z"], axes: tuple[Tensor, Tensor, Tensor],
+                 ) -> Path:
+    """Write a reconstructed reflectivity volume as ``.npz`` or ``.safetensors``, by the suffix.
+
+    The file holds ``volume`` (complex), ``magnitude`` (its modulus, largest value 1) and the voxel centres ``x``,
+    ``y``, ``z`` in metres.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the suffix is another, or volume and axes do not belong together.
+    """
+    _checks.inexact("volume", volume)
+    want = tuple(len(a) for a in axes)
+    if tuple(volume.shape) != want:
+        raise ValueError(f"volume must have shape {want}, the lengths of its axes, got {tuple(volume.shape)}")
+    magnitude = volume.abs()
+    peak = float(magnitude.max())
+    return _write(path, {"volume": volume, "magnitude": magnitude / peak if peak else magnitude,
+                         "x": axes[0], "y": axes[1], "z": axes[2]})
+
+
+def _write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> Path:
+    path = Path(path)
+    match path.suffix.lower():
+        case ".safetensors":
+            return _files.write_tensors(path, tensors)
+        case ".npz":
+            arrays = {k: v.detach().cpu().resolve_conj().numpy() for k, v in tensors.items()}
+
+            def dump(part: Path) -> None:
+                with open(part, "wb") as f:
+                    np.savez_compressed(f, **arrays)
+
+            return _files.write_atomic(path, dump)
+        case other:
+            raise ValueError(f"path must end in .npz or .safetensors, got {other or 'no suffix'!r}")
+
+
+def _field(arrays: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    if name not in arrays:
+        held = ", ".join(f"{k} {v.shape}" for k, v in sorted(arrays.items())) or "no arrays"
+        raise ValueError(f"{path.name} has no field {name!r}; it holds {held}")
+    return arrays[name]
+
+
+def _measurement(y: np.ndarray, freqs: np.ndarray, tx: np.ndarray, rx: np.ndarray) -> Measurement:
+    def real(a: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(a, dtype=np.complex128 if a.dtype.kind == "c" else np.float64))
+
+    samples = np.array(y, dtype=np.complex64 if y.dtype == np.complex64 else np.complex128)
+    return Measurement(torch.from_numpy(samples), real(freqs), real(tx), real(rx))
+
+
+def _dataport(arrays: Mapping[str, np.ndarray], path: Path) -> Measurement:
+    def antennas(prefix: str) -> np.ndarray:
+        return np.stack([_field(arrays, f"{prefix}.{axis}", path).reshape(-1) for axis in "XZY"], axis=1)
+
+    y = _field(arrays, _DATAPORT["y"], path)
+    if y.ndim != 3:
+        raise ValueError(f"{path.name}: {_DATAPORT['y']} must have three axes, got shape {y.shape}")
+    return _measurement(y.transpose(2, 1, 0), _field(arrays, _DATAPORT["freqs"], path).reshape(-1),
+                        antennas(_DATAPORT["tx"]), antennas(_DATAPORT["rx"]))
