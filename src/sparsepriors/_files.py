@@ -72,6 +72,15 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the strings in a safetensors file's header; a damaged file raises `ValueError` with its name."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as f:
+            return dict(f.metadata() or {})
+    except safetensors.SafetensorError as e:
+        raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
+
+
 def _dump(path: Path, data: bytes) -> None:
     with open(path, "wb") as f:
         f.write(data)
