@@ -160,7 +160,7 @@ class Adjoint(LinearOperator):
     operator: LinearOperator
 
     def __post_init__(self) -> None:
-        _check_operator("operator", self.operator)
+        check_operator("operator", self.operator)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -213,7 +213,7 @@ class Composed(LinearOperator):
     operators: tuple[LinearOperator, ...]
 
     def __post_init__(self) -> None:
-        _check_operators(self.operators)
+        check_operators(self.operators)
         for left, right in zip(self.operators, self.operators[1:], strict=False):
             _check_chain(left, right)
 
@@ -280,7 +280,7 @@ class Sum(LinearOperator):
     operators: tuple[LinearOperator, ...]
 
     def __post_init__(self) -> None:
-        _check_operators(self.operators)
+        check_operators(self.operators)
         first = self.operators[0]
         for op in self.operators[1:]:
             if (op.in_shape, op.out_shape) != (first.in_shape, first.out_shape):
@@ -338,7 +338,7 @@ class Scaled(LinearOperator):
     factor: complex
 
     def __post_init__(self) -> None:
-        _check_operator("operator", self.operator)
+        check_operator("operator", self.operator)
         if not isinstance(self.factor, (int, float, complex)) or isinstance(self.factor, bool):
             raise TypeError(f"factor must be a number, got {type(self.factor).__name__}")
         if not math.isfinite(abs(self.factor)):
@@ -404,16 +404,18 @@ def _bracketed(op: LinearOperator) -> str:
     return f"({op})" if isinstance(op, (Composed, Sum, Scaled)) else repr(op)
 
 
-def _check_operator(name: str, op: object) -> None:
+def check_operator(name: str, op: object) -> None:
+    """Raise `TypeError` unless this is an operator."""
     if not isinstance(op, LinearOperator):
         raise TypeError(f"{name} must be a LinearOperator, got {type(op).__name__}")
 
 
-def _check_operators(operators: object) -> None:
+def check_operators(operators: object, name: str = "operators") -> None:
+    """Raise `TypeError` unless this is a non-empty tuple of operators."""
     if not isinstance(operators, tuple) or not operators:
-        raise TypeError(f"operators must be a non-empty tuple of LinearOperators, got {operators!r:.100}")
+        raise TypeError(f"{name} must be a non-empty tuple of LinearOperators, got {operators!r:.100}")
     for i, op in enumerate(operators):
-        _check_operator(f"operators[{i}]", op)
+        check_operator(f"{name}[{i}]", op)
 
 
 def _check_chain(left: LinearOperator, right: LinearOperator) -> None:
