@@ -1,1 +1,18 @@
 """What is believed about an unknown tensor."""
+
+from sparsepriors.priors.base import Prior
+from sparsepriors.priors.combinators import Groups, Magnitude, PlugAndPlay, PlusQuadratic, Scaled, Translated
+from sparsepriors.priors.denoisers import Denoiser, UNet
+from sparsepriors.priors.nonconvex import CEL0, L0, MCP, SCAD, LogSum, Lq
+from sparsepriors.priors.penalties import L1, ElasticNet, GroupL2, Huber, SquaredL2, Zero
+from sparsepriors.priors.sets import Box, Cardinality, L1Ball, L2Ball, LinfBall, NonNegative, Rank, Simplex
+from sparsepriors.priors.spectral import SLOPE, NuclearNorm
+from sparsepriors.priors.total_variation import TV
+from sparsepriors.priors.transforms import Conjugate, InBasis
+
+__all__ = [
+    "CEL0", "L0", "L1", "MCP", "SCAD", "SLOPE", "TV", "Box", "Cardinality", "Conjugate", "Denoiser", "ElasticNet",
+    "GroupL2", "Groups", "Huber", "InBasis", "L1Ball", "L2Ball", "LinfBall", "LogSum", "Lq", "Magnitude",
+    "NonNegative", "NuclearNorm", "PlugAndPlay", "PlusQuadratic", "Prior", "Rank", "Scaled", "Simplex",
+    "SquaredL2", "Translated", "UNet", "Zero",
+]

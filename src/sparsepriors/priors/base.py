@@ -66,6 +66,8 @@ class Prior(Described, ABC):
     def value(self, x: Inexact[Tensor, "..."]) -> Inexact[Tensor, "..."]:
         """R(x), one real number per unknown: shape ``x.shape[:-dims]``, or a scalar when ``dims`` is ``None``.
 
+        NaN where R is known only through its prox (`PlugAndPlay` and what is made of it).
+
         Raises
         ------
         TypeError, ValueError
@@ -96,6 +98,30 @@ class Prior(Described, ABC):
             step = self._check_step(x, step)
         return self._prox(x, step)
 
+    def warm_prox(self, x: Inexact[Tensor, "*shape"], step: float | Tensor = 1.0,
+                  state: object = None) -> tuple[Inexact[Tensor, "*shape"], object]:
+        """`prox`, started from what an earlier call on a similar tensor of the same shape returned.
+
+        A prior whose prox is iterative (`TV`) saves iterations this way; the accuracy it states stays the same. For
+        every other prior the state is ``None`` and the result is that of `prox`. The caller keeps the state, the
+        prior does not.
+
+        Returns
+        -------
+        tuple
+            The prox, and the state to hand to the next call.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `prox`, and if ``state`` is not one that this prior returned for this shape.
+        """
+        self._check(x)
+        _checks.positive("step", step)
+        if isinstance(step, Tensor):
+            step = self._check_step(x, step)
+        return self._warm_prox(x, step, state)
+
     def grad(self, x: Inexact[Tensor, "*shape"]) -> Inexact[Tensor, "*shape"]:
         """Gradient of R at ``x``, for priors whose `lipschitz` is not ``None``.
 
@@ -115,11 +141,19 @@ class Prior(Described, ABC):
     @abstractmethod
     def _prox(self, x: Tensor, step: float | Tensor) -> Tensor: ...
 
+    def _warm_prox(self, x: Tensor, step: float | Tensor, state: object) -> tuple[Tensor, object]:
+        if state is not None:
+            raise ValueError(f"{type(self).__name__} keeps no state between calls, got a {type(state).__name__}")
+        return self._prox(x, step), None
+
     def _grad(self, x: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} states a Lipschitz constant but has no _grad")
 
     def _check(self, x: object) -> None:
-        x = _checks.inexact("x", x)
+        self._fits(_checks.inexact("x", x))
+
+    def _fits(self, x: Tensor) -> None:
+        """Raise unless dtype and shape of ``x`` suit the prior; subclasses add what they need."""
         if x.is_complex() and not self.accepts_complex:
             raise TypeError(f"{type(self).__name__} is a prior of real tensors, got {x.dtype}; "
                             f"wrap it in Magnitude for complex unknowns")

@@ -1,0 +1,118 @@
+"""Priors of sorted quantities: singular values and ordered moduli."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sparsepriors import _checks
+from sparsepriors.priors import _shapes
+from sparsepriors.priors.base import Prior
+
+
+@dataclass(frozen=True)
+class NuclearNorm(Prior):
+    """R(X) = weight * sum of the singular values of the matrices in the last two axes.
+
+    Parameters
+    ----------
+    weight
+        Nonnegative, a number or a tensor that is constant over each unknown.
+
+    Source: Cai, Candes and Shen (2010), A singular value thresholding algorithm for matrix completion.
+    """
+
+    weight: float | Tensor = 1.0
+    dims: int | None = field(default=2, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.nonnegative("weight", self.weight)
+        _shapes.must_hold_matrices("NuclearNorm", self.dims)
+        _shapes.must_be_constant("weight", self.weight, self.dims)
+
+    @property
+    def convex(self) -> bool:
+        """True."""
+        return True
+
+    def _fits(self, x: Tensor) -> None:
+        super()._fits(x)
+        _shapes.must_be_matrices("NuclearNorm", x)
+        _shapes.must_broadcast("weight", self.weight, x)
+
+    def _value(self, x: Tensor) -> Tensor:
+        singular = torch.linalg.svdvals(x)[..., None]
+        return self._sum(_shapes.like(self.weight, x) * singular)
+
+    def _prox(self, x: Tensor, step: float | Tensor) -> Tensor:
+        if x.numel() == 0:
+            return x.clone()
+        u, s, vh = torch.linalg.svd(x, full_matrices=False)
+        threshold = _shapes.tensor_like(self.weight, x) * step
+        shrunk = torch.relu(s[..., None, :] - threshold)
+        return (u * shrunk) @ vh
+
+
+@dataclass(frozen=True)
+class SLOPE(Prior):
+    """R(x) = sum_i weights_i |x|_(i), with |x|_(1) >= |x|_(2) >= ...: the sorted l1 norm.
+
+    Parameters
+    ----------
+    weights
+        Nonnegative and nonincreasing, one for each entry of the unknown: shape ``(n,)``.
+
+    Source: Bogdan, van den Berg, Sabatti, Su and Candes (2015), SLOPE: adaptive variable selection via convex
+    optimization; the prox by isotonic regression of the sorted, shifted moduli.
+    """
+
+    weights: Tensor = field(default_factory=lambda: torch.ones(1))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.nonnegative("weights", self.weights)
+        if self.weights.ndim != 1:
+            raise ValueError(f"weights must have shape (n,), got {tuple(self.weights.shape)}")
+        if bool((self.weights.diff() > 0).any()):
+            raise ValueError("weights must be nonincreasing")
+
+    @property
+    def convex(self) -> bool:
+        """True."""
+        return True
+
+    def _fits(self, x: Tensor) -> None:
+        super()._fits(x)
+        n = _shapes.flatten(x, self.dims).shape[-1]
+        if n != self.weights.numel():
+            raise ValueError(f"weights must have one entry for each of the {n} of an unknown, "
+                             f"got {self.weights.numel()}")
+
+    def _value(self, x: Tensor) -> Tensor:
+        ordered = _shapes.flatten(x.abs(), self.dims).sort(dim=-1, descending=True).values
+        return (ordered * _shapes.like(self.weights, x)).sum(dim=-1)
+
+    def _prox(self, x: Tensor, step: float | Tensor) -> Tensor:
+        if x.numel() == 0:
+            return x.clone()
+        rows = _shapes.flatten(x, self.dims)
+        step = _shapes.per_row(step, x, self.dims)
+        ordered, order = rows.abs().sort(dim=-1, descending=True, stable=True)
+        shifted = ordered - step * _shapes.tensor_like(self.weights, x)
+        flat = torch.stack([_decreasing(row) for row in shifted.reshape(-1, shifted.shape[-1])])
+        moduli = torch.empty_like(shifted).scatter(-1, order, torch.relu(flat).reshape(shifted.shape))
+        return _shapes.rephase(rows, moduli).reshape(x.shape)
+
+
+def _decreasing(row: Tensor) -> Tensor:
+    """The nearest nonincreasing sequence: blocks of the isotonic fit, averaged so that gradients flow."""
+    from scipy.optimize import isotonic_regression
+
+    fit = isotonic_regression(row.detach().cpu().double().numpy(), increasing=False)
+    sizes = torch.as_tensor(fit.blocks, device=row.device, dtype=torch.int64).diff()
+    block = torch.repeat_interleave(torch.arange(sizes.numel(), device=row.device), sizes)
+    means = row.new_zeros(sizes.numel()).index_add(0, block, row) / sizes.to(row.dtype)
+    return means[block]
