@@ -164,8 +164,8 @@ def add(first: Prior, second: Prior) -> PlusQuadratic:
     if not isinstance(second, SquaredL2):
         first, second = second, first
     if not isinstance(second, SquaredL2):
-        raise TypeError(f"{type(second).__name__} + {type(first).__name__} has no closed-form prox: one of the two must "
-                        f"be SquaredL2; hand both to a splitting solver (primal_dual) instead")
+        raise TypeError(f"{type(second).__name__} + {type(first).__name__} has no closed-form prox: one of the two "
+                        f"must be SquaredL2; hand both to a splitting solver (primal_dual) instead")
     if first.dims is not None and second.dims is not None and first.dims != second.dims:
         raise ValueError(f"dims of the two priors must agree, got {first.dims} and {second.dims}")
     return PlusQuadratic(first, second.weight)
@@ -307,8 +307,8 @@ class PlugAndPlay(Prior):
     ----------
     denoiser
         ``denoiser(x, std)`` returns a tensor of the shape, dtype and device of ``x`` from which white Gaussian noise of
-        standard deviation ``std`` (a number, or a tensor that broadcasts to ``x``) has been removed. Real tensors,
-        unless it has a true attribute ``accepts_complex``. ``dims`` is the denoiser's, where it has that attribute.
+        standard deviation ``std`` (a number, or a tensor with as many axes as ``x``, of size 1 along those of one
+        unknown) has been removed. Real tensors, unless it has a true attribute ``accepts_complex``. ``dims`` is the denoiser's, where it has that attribute.
         To be written as JSON it must be a described object, as the library's own denoisers are.
 
     Source: Venkatakrishnan, Bouman and Wohlberg (2013), Plug-and-play priors for model based reconstruction.
@@ -335,6 +335,8 @@ class PlugAndPlay(Prior):
         return self._sum(torch.full_like(x, torch.nan, dtype=x.dtype.to_real()))
 
     def _prox(self, x: Tensor, step: float | Tensor) -> Tensor:
+        if isinstance(step, Tensor):
+            step = step.reshape((1,) * (x.ndim - step.ndim) + tuple(step.shape))
         out = self.denoiser(x, step ** 0.5)
         if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:
             got = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
