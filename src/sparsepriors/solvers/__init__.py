@@ -1,7 +1,27 @@
 """How prior and measurement meet."""
 
+from sparsepriors.solvers.admm import admm
 from sparsepriors.solvers.cg import conjugate_gradient, least_squares
 from sparsepriors.solvers.csalsa import csalsa
+from sparsepriors.solvers.duality import duality_gap
+from sparsepriors.solvers.gradient import proximal_gradient
+from sparsepriors.solvers.plug_and_play import hqs, noise_schedule, pnp_admm, pnp_proximal_gradient
+from sparsepriors.solvers.primal_dual import primal_dual
 from sparsepriors.solvers.solution import Callback, Solution, State
 
-__all__ = ["Callback", "Solution", "State", "conjugate_gradient", "csalsa", "least_squares"]
+__all__ = [
+    "Callback",
+    "Solution",
+    "State",
+    "admm",
+    "conjugate_gradient",
+    "csalsa",
+    "duality_gap",
+    "hqs",
+    "least_squares",
+    "noise_schedule",
+    "pnp_admm",
+    "pnp_proximal_gradient",
+    "primal_dual",
+    "proximal_gradient",
+]

@@ -11,6 +11,7 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.operators.base import LinearOperator
 from sparsepriors.priors.base import Prior
+from sparsepriors.priors.penalties import SquaredL2
 from sparsepriors.solvers.solution import Callback, Solution, State
 
 EPS_MULTIPLE = 8
@@ -70,12 +71,11 @@ def door(A: LinearOperator, y: Tensor, x0: Tensor | None = None) -> tuple[Items,
     """
     if not isinstance(A, LinearOperator):
         raise TypeError(f"A must be a LinearOperator, got {type(A).__name__}")
-    _checks.trailing_shape("y", _checks.inexact("y", y), A.out_shape)
-    _checks.same_dtype("y", y, A.out_dtype)
+    A._check("y", y, A.out_shape, A.out_dtype)
     batch = tuple(y.shape[: y.ndim - len(A.out_shape)])
     if x0 is not None:
         wanted = (*batch, *A.in_shape)
-        _checks.same_dtype("x0", _checks.inexact("x0", x0), A.in_dtype)
+        A._check("x0", x0, A.in_shape, A.in_dtype)
         if tuple(x0.shape) != wanted:
             raise ValueError(f"x0 must have shape {wanted}, got {tuple(x0.shape)}")
         if x0.device != y.device:
@@ -101,6 +101,23 @@ def suits(name: str, prior: Prior, items: Items, dtype: torch.dtype, device: tor
     prior._check(torch.zeros((1,), dtype=dtype, device=device).expand(*items.batch, *items.event))
 
 
+def smooth(loss: Prior | None, items: Items, dtype: torch.dtype, device: torch.device) -> Prior:
+    """Return the loss, by default half the squared norm, if it has a gradient and suits the measurement.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it has no gradient, or does not suit (see `suits`).
+    """
+    if loss is None:
+        return SquaredL2(1.0, dims=len(items.event))
+    suits("loss", loss, items, dtype, device)
+    if loss.lipschitz is None:
+        raise TypeError(f"loss must have a gradient (a finite lipschitz constant), {type(loss).__name__} has none; "
+                        f"admm and primal_dual take it through its prox")
+    return loss
+
+
 def attainable(tol: float, dtype: torch.dtype) -> float:
     """Return ``tol`` if it is positive and not below what rounding allows, else raise `ValueError`."""
     _checks.positive("tol", tol)
@@ -123,9 +140,27 @@ def per_item(name: str, value: float | Tensor, items: Items, dtype: torch.dtype,
                          f"got {tuple(numbers.shape)}") from e
 
 
-def prox(prior: Prior, x: Tensor, step: Tensor, items: Items) -> Tensor:
-    """The prior's prox with one step per item (a plain number where there is no batch)."""
-    return prior._prox(x, items.spread(step) if items.batch else float(step))
+def owned(result: Tensor, argument: Tensor) -> Tensor:
+    """``result`` if it has memory of its own, else a copy: an operator may hand its argument through."""
+    same = result.untyped_storage().data_ptr() == argument.untyped_storage().data_ptr()
+    return result.clone() if same else result
+
+
+class Proximal:
+    """The prox of a prior with one step per item, started from what its last call left behind.
+
+    Where there is no batch the step is a plain number. The argument is given away: the result may share its memory.
+    """
+
+    def __init__(self, prior: Prior, items: Items) -> None:
+        self._prior = prior
+        self._items = items
+        self._state: object = None
+
+    def __call__(self, x: Tensor, step: Tensor) -> Tensor:
+        per_item = self._items.spread(step) if self._items.batch else float(step)
+        x, self._state = self._prior._warm_prox(x, per_item, self._state)
+        return x
 
 
 class Loop:

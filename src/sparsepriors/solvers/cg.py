@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.operators.base import LinearOperator
-from sparsepriors.solvers._loop import Items, Loop, door, ratio
+from sparsepriors.solvers._loop import Items, Loop, door, owned, ratio
 from sparsepriors.solvers.solution import Callback, Solution
 
 
@@ -99,18 +99,18 @@ def least_squares(A: LinearOperator, y: Inexact[Tensor, "..."], *, damping: floa
         x, r, g = torch.zeros_like(backprojection), y.clone(), backprojection
     else:
         x, r = x0.clone(), y - A._forward(x0)
-        g = A._adjoint(r).sub_(x, alpha=damping)
+        g = A._adjoint(r).sub(x, alpha=damping)
     p = g.clone()
     rho = unknown.norm(g).square()
     for _ in loop:
         q = A._forward(p)
         curvature = measured.norm(q).square() + damping * unknown.norm(p).square()
         step = torch.where(loop.active, ratio(rho, curvature), 0)
-        x.addcmul_(p, unknown.spread(step))
-        r.addcmul_(q, -measured.spread(step))
-        g = A._adjoint(r).sub_(x, alpha=damping)
+        x.addcmul_(p, unknown.spread(step).to(p.dtype))
+        r.addcmul_(q, -measured.spread(step).to(q.dtype))
+        g = owned(A._adjoint(r), r).sub_(x, alpha=damping)
         rho_new = unknown.norm(g).square()
-        p.mul_(unknown.spread(ratio(rho_new, rho))).add_(g)
+        p.mul_(unknown.spread(ratio(rho_new, rho)).to(p.dtype)).add_(g)
         rho = rho_new
         loop.record(x, ratio(rho.sqrt(), scale),
                     objective=0.5 * (measured.norm(r).square() + damping * unknown.norm(x).square()).sum())

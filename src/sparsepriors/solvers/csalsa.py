@@ -9,7 +9,7 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.operators.base import LinearOperator
 from sparsepriors.priors.base import Prior
-from sparsepriors.solvers._loop import Items, Loop, door, per_item, prox, ratio, suits
+from sparsepriors.solvers._loop import Items, Loop, Proximal, door, owned, per_item, ratio, suits
 from sparsepriors.solvers.cg import solve_inexactly
 from sparsepriors.solvers.solution import Callback, Solution
 
@@ -92,25 +92,27 @@ def csalsa(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, eps: f
         x = x / unknown.spread(unknown.max_abs(x).clamp_min(torch.finfo(x.dtype).tiny))
     else:
         x = x0.clone()
-    t, v = x.clone(), A._forward(x)
+    prox = Proximal(prior, unknown)
+    t, v = x, A._forward(x)
     d1, d2 = torch.zeros_like(x), torch.zeros_like(v)
     infeasibility = torch.zeros_like(radius)
+
+    def system(u: Tensor) -> Tensor:
+        return owned(gram._forward(u), u).addcmul_(u, unknown.spread(weight).to(u.dtype))
+
     for k in loop:
-        spread_weight = unknown.spread(weight)
-        rhs = A._adjoint(v + d2).addcmul_(t + d1, spread_weight.to(x.dtype))
-        x_new = solve_inexactly(lambda u, w=spread_weight: gram._forward(u).addcmul_(u, w.to(u.dtype)), rhs, x.clone(),
-                                unknown, iterations=cg_iters, limit=cg_tol)
-        x_new = loop.keep(x_new, x)
+        rhs = A._adjoint(v + d2).addcmul_(t + d1, unknown.spread(weight).to(x.dtype))
+        x_new = loop.keep(solve_inexactly(system, rhs, x.clone(), unknown, iterations=cg_iters, limit=cg_tol), x)
         change = _change(x_new, x, unknown) if k > 1 else None
         x = x_new
-        t = loop.keep(prox(prior, x - d1, step, unknown), t)
+        t = loop.keep(prox(x - d1, step), t)
         ax = A._forward(x)
         off = ax - d2 - y
         shrink = (radius / measured.norm(off).clamp_min(torch.finfo(radius.dtype).tiny)).clamp_max(1.0)
         v = loop.keep(off.mul_(measured.spread(shrink)).add_(y), v)
         d1 = loop.keep(d1 - (x - t), d1)
         d2 = loop.keep(d2 - (ax - v), d2)
-        infeasibility = loop.keep(measured.norm(ax.sub_(y)) / radius, infeasibility)
+        infeasibility = loop.keep(measured.norm(ax - y) / radius, infeasibility)
         loop.record(x, change, infeasibility=infeasibility)
         step, weight = step / alpha_decay, weight * kappa_growth
     return loop.solution(x, {"t": t, "v": v, "d1": d1, "d2": d2, "infeasibility": infeasibility})
