@@ -30,6 +30,10 @@ _NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn
 _POOL: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
+# Bounds on what a record may ask for, far above what is useful.
+_MOST_CHANNELS, _MOST_LEVELS = 4096, 12
+
+
 class UNet(nn.Module):
     """U-Net for denoising one-channel signals, images or volumes.
 
@@ -73,8 +77,8 @@ class UNet(nn.Module):
                  residual: bool = False, batch_norm: bool = True, bias: bool = True) -> None:
         super().__init__()
         self.dims = _checks.count("dims", dims, low=1, high=3)
-        self.base = _checks.count("base", base, low=1)
-        self.levels = _checks.count("levels", levels, low=1)
+        self.base = _checks.count("base", base, low=1, high=_MOST_CHANNELS)
+        self.levels = _checks.count("levels", levels, low=1, high=_MOST_LEVELS)
         self.noise_map, self.residual, self.batch_norm, self.bias = (
             _flag(n, v) for n, v in (("noise_map", noise_map), ("residual", residual), ("batch_norm", batch_norm),
                                      ("bias", bias)))
@@ -250,25 +254,27 @@ class Denoiser(Described):
             raise ValueError(f"std must broadcast to x.shape[:-{self.dims}] = {tuple(batch)}, got "
                              f"{tuple(level.shape)}") from e
 
-    def _file(self) -> tuple[Path, int]:
-        """Where the weights lie, and a stamp that changes when the file does."""
+    def _file(self) -> tuple[Path, tuple[int, ...]]:
+        """Where the weights lie, and a stamp that changes when they or their record do."""
         path = Path(self.weights)
         if path.suffix != ".safetensors":
             path = WEIGHTS / f"{self.weights}.safetensors"
             if path.parent != WEIGHTS or not path.is_file():
                 _checks.one_of("weights", self.weights, self.shipped())
-        try:
-            return path, path.stat().st_mtime_ns
-        except OSError as e:
-            raise FileNotFoundError(f"no weights at {path}") from e
+        if not path.is_file():
+            raise FileNotFoundError(f"no weights at {path}")
+        meta = path.with_suffix(".json")
+        if not meta.is_file():
+            raise FileNotFoundError(f"the record {meta.name} that belongs beside {path} is missing")
+        # A rename gives a new inode even where the clock has not moved.
+        return path, tuple(v for s in (path.stat(), meta.stat()) for v in (s.st_ino, s.st_size, s.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=16)
-def _network(path: Path, stamp: int, dtype: torch.dtype, device: torch.device) -> tuple[UNet, dict[str, Any]]:
+def _network(path: Path, stamp: tuple[int, ...], dtype: torch.dtype,
+             device: torch.device) -> tuple[UNet, dict[str, Any]]:
     """The frozen network of a file, kept so that the many calls of a solver read it once."""
     meta = path.with_suffix(".json")
-    if not meta.is_file():
-        raise FileNotFoundError(f"the record {meta.name} that belongs beside {path} is missing")
     record = _files.read_json(meta)
     architecture = record.get("architecture") if isinstance(record, dict) else None
     if not isinstance(architecture, dict) or set(architecture) != set(_ARCHITECTURE):
@@ -278,8 +284,11 @@ def _network(path: Path, stamp: int, dtype: torch.dtype, device: torch.device) -
         raise ValueError(f"{path} is not the file that {meta.name} describes: its SHA-256 differs")
     state = _files.read_tensors(path)
     # The record's sizes are data: nothing is allocated before they are known to fit the tensors of the file.
-    with torch.device("meta"):
-        net = UNet(**architecture)
+    try:
+        with torch.device("meta"):
+            net = UNet(**architecture)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{meta} describes no network: {e}") from e
     want = {k: tuple(v.shape) for k, v in net.state_dict().items()}
     got = {k: tuple(v.shape) for k, v in state.items()}
     if want != got:
