@@ -84,7 +84,8 @@ def main() -> None:
     def report(state: TrainState) -> None:
         if state.step % 100 == 0:
             print(f"{state.step:5d}/{state.steps}  loss {state.metrics['loss']:.2e}  validation "
-                  f"{state.metrics.get('validation/mse', float('nan')):.2e}  {time.perf_counter() - start:.0f} s", flush=True)
+                  f"{state.metrics.get('validation/mse', float('nan')):.2e}  {time.perf_counter() - start:.0f} s",
+                  flush=True)
 
     loop = TrainLoop(model, torch.optim.Adam(model.parameters(), args.rate), loss,
                      Drawn(lambda g: draw(g, args.batch)), steps=args.steps, generator=generator,

@@ -67,29 +67,29 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return {m.filename.removesuffix(".npy"): _read_npy(archive, m, path) for m in archive.infolist()
+            return {m.filename.removesuffix(".npy"): _read_npy(archive, m) for m in archive.infolist()
                     if m.filename.endswith(".npy")}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, SyntaxError,
-            UnicodeDecodeError, struct.error, TypeError, KeyError, OverflowError) as e:
+            struct.error, TypeError, ValueError, KeyError, OverflowError) as e:
         raise ValueError(f"{path} is not a readable .npz file: {e}") from e
 
 
-def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as f:
         version = np.lib.format.read_magic(f)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in read_header:
-            raise ValueError(f"{path}: {member.filename} has the unknown format version {version}")
+            raise ValueError(f"{member.filename} has the unknown format version {version}")
         shape, fortran, dtype = read_header[version](f)
         if dtype.hasobject:
-            raise ValueError(f"{path}: {member.filename} holds Python objects, expected numbers")
+            raise ValueError(f"{member.filename} holds Python objects, expected numbers")
         size = math.prod(shape) * dtype.itemsize
         if any(n < 0 for n in shape) or size > min(_LARGEST, member.file_size):
-            raise ValueError(f"{path}: {member.filename} claims shape {shape}, which does not fit its "
+            raise ValueError(f"{member.filename} claims shape {shape}, which does not fit its "
                              f"{member.file_size} bytes")
         data = f.read(size)
         if len(data) != size:
-            raise ValueError(f"{path}: {member.filename} is cut short")
+            raise ValueError(f"{member.filename} is cut short")
     values = np.frombuffer(data, dtype=dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 
@@ -101,10 +101,8 @@ def _read_matlab(path: Path) -> dict[str, np.ndarray]:
     try:
         for name, shape, _ in scipy.io.whosmat(str(path)):
             if math.prod(shape) > _LARGEST // 16:
-                raise ValueError(f"{path}: {name} claims shape {shape}")
+                raise ValueError(f"{name} claims shape {shape}")
         content = scipy.io.loadmat(str(path))
-    except ImportError:
-        raise
     # SciPy's reader meets a damaged file with whatever its parsing happens to raise.
     except Exception as e:
         kind = "" if isinstance(e, MatReadError) else f"{type(e).__name__}: "
@@ -135,7 +133,7 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(item, h5py.Dataset) or name.startswith("#"):
             return
         if item.size * item.dtype.itemsize > _LARGEST:
-            raise ValueError(f"{path}: {name} claims shape {item.shape}")
+            raise ValueError(f"{name} claims shape {item.shape}")
         if item.attrs.get("MATLAB_class", b"") in (b"char", "char") or "MATLAB_empty" in item.attrs:
             return
         value = item[()]
@@ -147,6 +145,6 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     try:
         with h5py.File(path, "r") as f:
             f.visititems(visit)
-    except (OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError) as e:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as e:
         raise ValueError(f"{path} is not a readable HDF5 file: {e}") from e
     return found

@@ -108,7 +108,7 @@ class Simulation:
         return self.noise_std * math.sqrt(samples)
 
 
-def simulate(magnitude: Float[Tensor, "..."], A: LinearOperator, *, snr_db: float,  # noqa: N803
+def simulate(magnitude: Float[Tensor, "..."], A: LinearOperator, *, snr_db: float,
              generator: torch.Generator) -> Simulation:
     """Measure volumes of random phase through ``A`` with circular white Gaussian noise.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,8 @@ def read_measurement(path: str | os.PathLike[str], *, fields: Mapping[str, str] 
 def write_measurement(path: str | os.PathLike[str], data: Measurement) -> Path:
     """Write a measurement as ``.npz`` or ``.safetensors``, by the suffix, in the form `read_measurement` expects.
 
+    A ``.safetensors`` file holds complex numbers in single precision.
+
     Raises
     ------
     ValueError
@@ -148,7 +151,7 @@ def write_volume(path: str | os.PathLike[str], volume: Complex[Tensor, "x y z"],
     """Write a reconstructed reflectivity volume as ``.npz`` or ``.safetensors``, by the suffix.
 
     The file holds ``volume`` (complex), ``magnitude`` (its modulus, largest value 1) and the voxel centres ``x``,
-    ``y``, ``z`` in metres.
+    ``y``, ``z`` in metres. A ``.safetensors`` file holds complex numbers in single precision.
 
     Raises
     ------
@@ -169,13 +172,17 @@ def _write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> Path:
     path = Path(path)
     match path.suffix.lower():
         case ".safetensors":
-            return _files.write_tensors(path, tensors)
+            # The format has no complex128.
+            return _files.write_tensors(path, {k: v.to(torch.complex64) if v.is_complex() else v
+                                               for k, v in tensors.items()})
         case ".npz":
             arrays = {k: v.detach().cpu().resolve_conj().numpy() for k, v in tensors.items()}
 
             def dump(part: Path) -> None:
-                with open(part, "wb") as f:
-                    np.savez_compressed(f, **arrays)
+                with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+                    for name, array in arrays.items():
+                        with archive.open(f"{name}.npy", "w", force_zip64=True) as f:
+                            np.lib.format.write_array(f, array)
 
             return _files.write_atomic(path, dump)
         case other:
