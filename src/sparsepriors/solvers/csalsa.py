@@ -14,8 +14,9 @@ from sparsepriors.solvers.cg import solve_inexactly
 from sparsepriors.solvers.solution import Callback, Solution
 
 
-def csalsa(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, eps: float | Tensor, kappa: float,
-           alpha: float, alpha_decay: float = 1.0, kappa_growth: float = 1.0, cg_iters: int = 5, cg_tol: float = 1e-5,
+@torch.no_grad()
+def csalsa(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, eps: float | Tensor, kappa: float | Tensor,
+           alpha: float | Tensor, alpha_decay: float = 1.0, kappa_growth: float = 1.0, cg_iters: int = 5, cg_tol: float = 1e-5,
            x0: Inexact[Tensor, "..."] | None = None, max_iter: int = 30, tol: float = 5e-4,
            callback: Callback | None = None) -> Solution:
     r"""Minimise ``prior(x)`` subject to ``||y - A x||_2 <= eps``.
@@ -39,9 +40,10 @@ def csalsa(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, eps: f
     eps
         Radius of the data ball, in the units of y: one number, or one per item (``*batch``).
     kappa
-        Weight of the split on the prior against that on the data, in the units of ``A^H A``.
+        Weight of the split on the prior against that on the data, in the units of ``A^H A``; one number, or one per
+        item.
     alpha
-        Step of the prox: for a penalty the threshold, for a denoiser its noise variance.
+        Step of the prox: for a penalty the threshold, for a denoiser its noise variance; one number, or one per item.
     alpha_decay, kappa_growth
         After each iteration ``alpha`` is divided by the one and ``kappa`` multiplied by the other (delta_n and
         delta_K in the second source); the duals keep their scale.
