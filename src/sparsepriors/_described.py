@@ -25,6 +25,10 @@ class Described:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        taken = Described._registry.get(cls.__name__)
+        if taken is not None and taken.__module__ != cls.__module__:
+            raise TypeError(f"{cls.__module__}.{cls.__name__} needs another name: files say {cls.__name__!r} for "
+                            f"{taken.__module__}.{cls.__name__}")
         Described._registry[cls.__name__] = cls
 
     def to_dict(self) -> dict[str, Any]:

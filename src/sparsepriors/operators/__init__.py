@@ -1,7 +1,7 @@
 """What is measured: linear operators with exact adjoints."""
 
 from sparsepriors.operators.adapters import FunctionOperator, NumpyOperator, from_callable, from_pylops, from_scipy
-from sparsepriors.operators.algebra import Adjoint, Composed, Identity, RealToComplex, Reshape, Scaled, Sum
+from sparsepriors.operators.algebra import Adjoint, Composed, Identity, RealToComplex, Reshape, ScaledOperator, Sum
 from sparsepriors.operators.base import LinearOperator
 from sparsepriors.operators.convolution import Convolution, gaussian_kernel
 from sparsepriors.operators.dense import Diagonal, Mask, Matrix, Sampling
@@ -31,7 +31,7 @@ __all__ = [
     "RealToComplex",
     "Reshape",
     "Sampling",
-    "Scaled",
+    "ScaledOperator",
     "Stack",
     "Sum",
     "VoxelGrid",

@@ -61,14 +61,15 @@ class FunctionOperator(LinearOperator):
         batch = x.shape[:x.ndim - len(shape)]
         items = x.reshape(math.prod(batch), *shape)
         if items.shape[0] == 0:
-            return x.new_zeros(*batch, *new_shape, dtype=dtype)
+            return x.new_zeros((*batch, *new_shape), dtype=dtype)
         y = function(items) if self.batched else torch.stack([function(item) for item in items])
         want = (items.shape[0], *new_shape)
         if tuple(y.shape) != want or y.dtype != dtype:
-            raise ValueError(f"{self.name} must return {dtype} of shape {want}, got {y.dtype} of shape {tuple(y.shape)}")
+            raise ValueError(f"{self.name} must return {dtype} of shape {want}, got {y.dtype} "
+                             f"of shape {tuple(y.shape)}")
         # A function may hand its argument back; a result must not share its memory.
         y = y.clone() if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() else y
-        return y.reshape(*batch, *new_shape)
+        return y.reshape((*batch, *new_shape))
 
     def __repr__(self) -> str:
         return super().__repr__().replace("FunctionOperator", self.name, 1)
@@ -120,7 +121,7 @@ class NumpyOperator(LinearOperator):
         return super().__repr__().replace("NumpyOperator", self.name, 1)
 
 
-def from_callable(forward: Callable[[Tensor], Tensor] | Any, adjoint: Callable[[Tensor], Tensor] | None = None, *,
+def from_callable(forward: Any, adjoint: Any = None, *,
                   in_shape: tuple[int, ...], out_shape: tuple[int, ...] | None = None,
                   in_dtype: torch.dtype = torch.float32, out_dtype: torch.dtype | None = None,
                   batched: bool | None = None, check: bool = True) -> LinearOperator:
@@ -153,13 +154,12 @@ def from_callable(forward: Callable[[Tensor], Tensor] | Any, adjoint: Callable[[
     _checks.inexact_dtype("in_dtype", in_dtype)
     name = type(forward).__name__ if adjoint is None else getattr(forward, "__name__", type(forward).__name__)
     if adjoint is None:
-        owner, batched = forward, True if batched is None else batched
-        forward, adjoint = getattr(owner, "A", None), getattr(owner, "A_adjoint", None)
-        if not callable(forward) or not callable(adjoint):
-            raise TypeError(f"forward must come with adjoint, or be an object with methods A and A_adjoint, "
-                            f"got {type(owner).__name__}")
-    if not callable(forward) or not callable(adjoint):
-        raise TypeError("forward and adjoint must be callable")
+        batched = True if batched is None else batched
+        forward, adjoint = getattr(forward, "A", None), getattr(forward, "A_adjoint", None)
+    for function in (forward, adjoint):
+        if not callable(function):
+            raise TypeError(f"forward and adjoint must be two functions, or forward an object with methods A and "
+                            f"A_adjoint, got {name}")
     batched = bool(batched)
     if out_shape is None or out_dtype is None:
         probe = forward(torch.zeros((1, *in_shape) if batched else in_shape, dtype=in_dtype))
@@ -237,12 +237,12 @@ def _columns(matmat: Callable[[np.ndarray], np.ndarray], x: Tensor, shape: tuple
     batch = x.shape[:x.ndim - len(shape)]
     items = x.reshape(math.prod(batch), math.prod(shape))
     if items.shape[0] == 0:
-        return x.new_zeros(*batch, *new_shape, dtype=dtype)
+        return x.new_zeros((*batch, *new_shape), dtype=dtype)
     y = np.asarray(matmat(to_numpy(items).T))
     if not dtype.is_complex and np.iscomplexobj(y):
-        y = y.real  # the adjoint from a complex to a real space, in the real inner product
+        y = np.real(y)  # the adjoint from a complex to a real space, in the real inner product
     y = np.array(y.T, dtype=_NUMPY[dtype], order="C")
-    return torch.from_numpy(y).to(x.device).reshape(*batch, *new_shape)
+    return torch.from_numpy(y).to(x.device).reshape((*batch, *new_shape))
 
 
 def _tested(op: LinearOperator) -> LinearOperator:

@@ -29,9 +29,9 @@ def add(left: LinearOperator, right: LinearOperator) -> LinearOperator:
 
 def scale(operator: LinearOperator, factor: complex) -> LinearOperator:
     """``factor * operator``, with nested factors multiplied out."""
-    if isinstance(operator, Scaled):
+    if isinstance(operator, ScaledOperator):
         operator, factor = operator.operator, factor * operator.factor
-    return Scaled(operator, factor)
+    return ScaledOperator(operator, factor)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,10 +107,10 @@ class Reshape(LinearOperator):
         return Identity(self.shape, self.dtype)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return x.reshape(*_batch(x, self.shape), *self.new_shape).clone()
+        return x.reshape((*_batch(x, self.shape), *self.new_shape)).clone()
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return y.reshape(*_batch(y, self.new_shape), *self.shape).clone()
+        return y.reshape((*_batch(y, self.new_shape), *self.shape)).clone()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -331,7 +331,7 @@ class Sum(LinearOperator):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Scaled(LinearOperator):
+class ScaledOperator(LinearOperator):
     """A multiple of an operator. Usually written ``c * A``; c may be complex where A's result is."""
 
     operator: LinearOperator
@@ -401,7 +401,7 @@ def _terms(op: LinearOperator) -> tuple[LinearOperator, ...]:
 
 
 def _bracketed(op: LinearOperator) -> str:
-    return f"({op})" if isinstance(op, (Composed, Sum, Scaled)) else repr(op)
+    return f"({op})" if isinstance(op, (Composed, Sum, ScaledOperator)) else repr(op)
 
 
 def check_operator(name: str, op: object) -> None:

@@ -103,7 +103,7 @@ class Convolution(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         if x.numel() == 0:
-            return x.new_zeros(*x.shape[:x.ndim - len(self.shape)], *self.out_shape)
+            return x.new_zeros((*x.shape[:x.ndim - len(self.shape)], *self.out_shape))
         full = self._inverse(self._transform(x) * self._spectrum)
         if self.mode == "circular":
             return full.roll([-c for c in self._offsets], dims=self._axes)
@@ -113,7 +113,7 @@ class Convolution(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         if y.numel() == 0:
-            return y.new_zeros(*y.shape[:y.ndim - len(self.shape)], *self.in_shape)
+            return y.new_zeros((*y.shape[:y.ndim - len(self.shape)], *self.in_shape))
         if self.mode == "circular":
             full = y.roll(list(self._offsets), dims=self._axes)
         else:

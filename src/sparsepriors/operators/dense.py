@@ -196,12 +196,12 @@ class Sampling(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         batch = x.shape[: x.ndim - self.mask.ndim]
-        return x.reshape(*batch, self.mask.numel()).index_select(-1, self._index)
+        return x.reshape((*batch, self.mask.numel())).index_select(-1, self._index)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         batch = y.shape[:-1]
-        x = y.new_zeros(*batch, self.mask.numel()).index_copy(-1, self._index, y)
-        return x.reshape(*batch, *self.mask.shape)
+        x = y.new_zeros((*batch, self.mask.numel())).index_copy(-1, self._index, y)
+        return x.reshape((*batch, *self.mask.shape))
 
 
 def _complex(dtype: torch.dtype) -> torch.dtype | None:

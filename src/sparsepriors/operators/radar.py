@@ -78,7 +78,7 @@ def crossed_array(transmitters: int = 12, receivers: int = 13, half_width: float
     return torch.stack((t, -t, torch.zeros_like(t)), dim=1), torch.stack((r, r, torch.zeros_like(r)), dim=1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BornMIMO(LinearOperator):
     """Scene ``(..., X, Y, Z)`` to measurements ``(..., K, T, R)``; complex, differentiable, exact adjoint.
 
@@ -216,7 +216,8 @@ class BornMIMO(LinearOperator):
     def _propagators(self) -> BornTables:
         return self._tables(1 / (math.sqrt(4 * math.pi) * self._distances))
 
-    def _tables(self, amplitudes: Tensor, distances: Tensor | None = None, transmitters: int | None = None) -> BornTables:
+    def _tables(self, amplitudes: Tensor, distances: Tensor | None = None,
+                transmitters: int | None = None) -> BornTables:
         return born_tables(self._wavenumbers, self._distances if distances is None else distances, amplitudes,
                            self.transmitters.shape[0] if transmitters is None else transmitters,
                            evenly_spaced=self._evenly_spaced, dtype=self.dtype.to_real())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.operators.algebra import Sum, check_operators
+from sparsepriors.operators.algebra import add, check_operators
 from sparsepriors.operators.base import LinearOperator
 
 
@@ -61,7 +63,7 @@ class Stack(LinearOperator):
 
     def gram(self) -> LinearOperator:
         grams = tuple(op.gram() for op in self.operators)
-        return Sum(grams) if len(grams) > 1 else grams[0]
+        return functools.reduce(add, grams)
 
     def _forward(self, x: Tensor) -> Tensor:
         return _join([op._forward(x) for op in self.operators], [op.out_shape for op in self.operators], self.axis)
@@ -152,7 +154,7 @@ class BlockDiagonal(LinearOperator):
         return f"BlockDiagonal({', '.join(map(repr, self.operators))})"
 
 
-def _joined(shapes: list[tuple[int, ...]], axis: int | None) -> tuple[int, ...]:
+def _joined(shapes: Sequence[tuple[int, ...]], axis: int | None) -> tuple[int, ...]:
     """Shape of the tensors of these shapes joined along ``axis``."""
     if axis is None:
         return (sum(math.prod(s) for s in shapes),)
@@ -169,7 +171,7 @@ def _joined(shapes: list[tuple[int, ...]], axis: int | None) -> tuple[int, ...]:
 
 def _join(parts: list[Tensor], shapes: list[tuple[int, ...]], axis: int | None) -> Tensor:
     if axis is None:
-        flat = [p.reshape(*p.shape[:p.ndim - len(s)], math.prod(s)) for p, s in zip(parts, shapes, strict=True)]
+        flat = [p.reshape((*p.shape[:p.ndim - len(s)], math.prod(s))) for p, s in zip(parts, shapes, strict=True)]
         return torch.cat(flat, dim=-1)
     return torch.cat(parts, dim=axis % len(shapes[0]) - len(shapes[0]))
 
@@ -177,6 +179,6 @@ def _join(parts: list[Tensor], shapes: list[tuple[int, ...]], axis: int | None) 
 def _split(x: Tensor, shapes: list[tuple[int, ...]], axis: int | None) -> list[Tensor]:
     if axis is None:
         flat = x.split([math.prod(s) for s in shapes], dim=-1)
-        return [p.reshape(*x.shape[:-1], *s) for p, s in zip(flat, shapes, strict=True)]
+        return [p.reshape((*x.shape[:-1], *s)) for p, s in zip(flat, shapes, strict=True)]
     axis = axis % len(shapes[0])
     return list(x.split([s[axis] for s in shapes], dim=axis - len(shapes[0])))

@@ -140,8 +140,8 @@ def _check_family(name: str) -> None:
     except ImportError as e:
         raise ImportError("WaveletTransform needs PyWavelets: pip install PyWavelets, "
                           "or pip install 'sparsepriors[imaging]'") from e
-    _checks.one_of("wavelet", name, pywt.wavelist(kind="discrete"))
-    family = pywt.Wavelet(name)
+    _checks.one_of("wavelet", name, pywt.wavelist(kind="discrete"))  # pyright: ignore[reportAttributeAccessIssue]
+    family = pywt.Wavelet(name)  # pyright: ignore[reportAttributeAccessIssue]
     low, high = np.array(family.dec_lo), np.array(family.dec_hi)
     reversed_exactly = np.array_equal(family.rec_lo, low[::-1]) and np.array_equal(family.rec_hi, high[::-1])
     # Orthonormal: a filter's autocorrelation vanishes at even lags other than 0, and its norm is 1.
