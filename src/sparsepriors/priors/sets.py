@@ -85,9 +85,7 @@ class Box(ConstraintSet):
         _shapes.must_broadcast("high", self.high, x)
 
     def _project(self, x: Tensor) -> Tensor:
-        if isinstance(self.low, Tensor) or isinstance(self.high, Tensor):
-            return torch.clamp(x, _shapes.tensor_like(self.low, x), _shapes.tensor_like(self.high, x))
-        return torch.clamp(x, self.low, self.high)
+        return torch.clamp(x, _shapes.tensor_like(self.low, x), _shapes.tensor_like(self.high, x))
 
 
 @dataclass(frozen=True)
@@ -144,9 +142,9 @@ class LinfBall(ConstraintSet):
         _shapes.must_broadcast("radius", self.radius, x)
 
     def _project(self, x: Tensor) -> Tensor:
-        radius = _shapes.like(self.radius, x)
+        radius = _shapes.tensor_like(self.radius, x)
         if x.is_complex():
-            return x * (radius / torch.clamp(x.abs(), min=radius))
+            return x * (radius / torch.maximum(x.abs(), radius))
         return torch.clamp(x, -radius, radius)
 
 

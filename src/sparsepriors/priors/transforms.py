@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class InBasis(Prior):
     Parameters
     ----------
     prior
-        A belief about the coefficients.
+        A belief about the coefficients; ``dims=None`` is read as all axes of the coefficients.
     basis
         W. Its property is checked once, on a random vector.
 
@@ -42,10 +42,12 @@ class InBasis(Prior):
             object.__setattr__(self, "dims", own)
         if self.dims != own:
             raise ValueError(f"dims of InBasis must be the {own} axes of its basis, got {self.dims}")
-        inner = self.prior.dims
-        if inner is not None and inner != len(self.basis.out_shape):
-            raise ValueError(f"the prior must be one of unknowns with {len(self.basis.out_shape)} axes, the "
-                             f"coefficients of the basis; its dims is {inner}")
+        inner, coefficients = self.prior.dims, len(self.basis.out_shape)
+        if inner is None:
+            object.__setattr__(self, "prior", replace(self.prior, dims=coefficients))
+        elif inner != coefficients:
+            raise ValueError(f"the prior must be one of unknowns with {coefficients} axes, the coefficients of the "
+                             f"basis; its dims is {inner}")
         object.__setattr__(self, "_scale", _tightness(self.basis))
 
     @property
@@ -66,33 +68,19 @@ class InBasis(Prior):
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
-        if x.dtype != self.basis.in_dtype or tuple(x.shape[x.ndim - len(self.basis.in_shape):]) != self.basis.in_shape:
-            raise ValueError(f"x must be {self.basis.in_dtype} with last axes {self.basis.in_shape}, as its basis asks; "
+        shape = self.basis.in_shape
+        if x.dtype != self.basis.in_dtype or tuple(x.shape[x.ndim - len(shape):]) != shape:
+            raise ValueError(f"x must be {self.basis.in_dtype} with last axes {shape}, as its basis asks; "
                              f"got {x.dtype} {tuple(x.shape)}")
 
     def _value(self, x: Tensor) -> Tensor:
-        w = self.basis._forward(x)
-        n = len(self.basis.out_shape)
-        if self.prior.dims is not None or w.ndim == n:
-            return self.prior._value(w)
-        rows = w.reshape(-1, *w.shape[w.ndim - n:])
-        return torch.stack([self.prior._value(row) for row in rows]).reshape(w.shape[:w.ndim - n])
+        return self.prior._value(self.basis._forward(x))
 
     def _prox(self, x: Tensor, step: float | Tensor) -> Tensor:
         w = self.basis._forward(x)
-        n = len(self.basis.out_shape)
         if isinstance(step, Tensor):
-            step = _per_item(step, x, len(self.basis.in_shape), n)
-        if self.prior.dims is not None or self.prior.separable or w.ndim == n:
-            moved = self.prior._prox(w, self._c * step)
-        else:
-            batch = w.shape[:w.ndim - n]
-            rows = w.reshape(-1, *w.shape[w.ndim - n:])
-            steps = torch.as_tensor(step, dtype=w.dtype.to_real(), device=w.device).expand(*batch, *(1,) * n)
-            steps = steps.reshape(-1, *(1,) * n)
-            moved = torch.stack([self.prior._prox(r, self._c * s) for r, s in zip(rows, steps, strict=True)])
-            moved = moved.reshape(w.shape)
-        return x + self.basis._adjoint(moved - w) / self._c
+            step = _per_item(step, x, len(self.basis.in_shape), len(self.basis.out_shape))
+        return x + self.basis._adjoint(self.prior._prox(w, self._c * step) - w) / self._c
 
     def _grad(self, x: Tensor) -> Tensor:
         return self.basis._adjoint(self.prior._grad(self.basis._forward(x)))
