@@ -123,6 +123,3 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
-
-
-__all__ = ["EfficientNetLite0", "SamePaddingConv2d", "efficientnet_lite0"]

@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsepriors.networks.sparse import ERK, Global, Uniform
+from sparsepriors.priors.patterns import NM, Unstructured
+
+shapes = st.dictionaries(
+    st.text("abc", min_size=1, max_size=3),
+    st.one_of(st.tuples(st.integers(1, 40), st.integers(1, 40)),
+              st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 5), st.integers(1, 5))),
+    min_size=1, max_size=6)
+
+
+@given(shapes, st.floats(0.01, 1.0), st.sampled_from((0.5, 1.0, 2.0)))
+def test_erk_meets_the_total_exactly(layers, density, power):
+    found = ERK(power).densities(layers, density)
+    sizes = {n: math.prod(s) for n, s in layers.items()}
+    assert all(0 < d <= 1 for d in found.values())
+    kept = sum(found[n] * sizes[n] for n in layers)
+    assert kept == pytest.approx(density * sum(sizes.values()), rel=1e-9)
+
+
+def test_erk_without_kernels_is_the_erdos_renyi_rule():
+    found = ERK().densities({"a": (100, 200), "b": (400, 300)}, 0.05)
+    assert found["a"] / found["b"] == pytest.approx((300 / 20000) / (700 / 120000))
+
+
+def resnet50():
+    """Weight shapes of ResNet-50 (stride in the 3x3) and the places where each is applied, at 224 pixels."""
+    layers = {"conv1": ((64, 3, 7, 7), 112**2)}
+    inputs, side = 64, 56
+    for stage, (width, blocks) in enumerate(zip((64, 128, 256, 512), (3, 4, 6, 3), strict=True)):
+        for b in range(blocks):
+            before = side
+            side = side // 2 if stage > 0 and b == 0 else side
+            name = f"layer{stage + 1}.{b}"
+            layers[f"{name}.conv1"] = ((width, inputs, 1, 1), before**2)
+            layers[f"{name}.conv2"] = ((width, width, 3, 3), side**2)
+            layers[f"{name}.conv3"] = ((4 * width, width, 1, 1), side**2)
+            if b == 0:
+                layers[f"{name}.downsample"] = ((4 * width, inputs, 1, 1), side**2)
+            inputs = 4 * width
+    return {**layers, "fc": ((1000, 2048), 1)}
+
+
+@pytest.mark.parametrize(("sparsity", "published", "exact"), [
+    (0.8, 0.42, 0.4138), (0.9, 0.24, 0.2418), (0.95, 0.12, 0.1217)])
+def test_erk_leaves_the_published_share_of_resnet50(sparsity, published, exact):
+    layers = resnet50()
+    assert sum(math.prod(s) for s, _ in layers.values()) == 25_502_912
+    found = ERK().densities({n: s for n, (s, _) in layers.items()}, 1 - sparsity)
+    macs = {n: math.prod(s) * places for n, (s, places) in layers.items()}
+    share = sum(found[n] * macs[n] for n in layers) / sum(macs.values())
+    assert share == pytest.approx(exact, abs=6e-5)
+    assert share == pytest.approx(published, abs=0.01)
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=5), st.floats(0.05, 1.0),
+       st.integers(0, 99))
+def test_global_keeps_the_exact_count_of_the_best(sizes, density, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = {str(i): torch.randint(0, 5, s, generator=generator).float() for i, s in enumerate(sizes)}
+    masks = Global().masks(Unstructured(density), scores)
+    total = sum(s.numel() for s in scores.values())
+    assert sum(int(m.sum()) for m in masks.values()) == max(1, round(total * density))
+    kept = torch.cat([scores[n][m] for n, m in masks.items()])
+    dropped = torch.cat([scores[n][~m] for n, m in masks.items()])
+    assert dropped.numel() == 0 or kept.min() >= dropped.max()
+
+
+def test_uniform_is_the_pattern_in_every_layer():
+    scores = {"a": torch.rand(8, 12), "b": torch.rand(4, 16, 1, 1)}
+    for pattern in (Unstructured(0.3), NM(2, 4)):
+        masks = Uniform().masks(pattern, scores)
+        assert all(torch.equal(masks[n], pattern.mask(s)) for n, s in scores.items())
+
+
+@pytest.mark.public_door
+def test_bad_input_is_refused():
+    scores = {"a": torch.rand(8, 12)}
+    with pytest.raises(TypeError, match="NM"):
+        Global().masks(NM(2, 4), scores)
+    with pytest.raises(TypeError, match="NM"):
+        ERK().masks(NM(2, 4), scores)
+    with pytest.raises(ValueError, match="the score of a holds NaN"):
+        Uniform().masks(Unstructured(0.5), {"a": torch.full((2, 2), float("nan"))})
+    with pytest.raises(ValueError, match=r"a of shape \(8, 10\) .*4"):
+        Uniform().masks(NM(2, 4), {"a": torch.rand(8, 10)})
+    with pytest.raises(TypeError, match="one dtype"):
+        Global().masks(Unstructured(0.5), {"a": torch.rand(2, 2), "b": torch.rand(2, 2, dtype=torch.float64)})
+    for density in (0.0, 1.5, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="density"):
+            ERK().densities({"a": (2, 2)}, density)
+    with pytest.raises(ValueError, match="shapes"):
+        ERK().densities({}, 0.5)
+    with pytest.raises(ValueError, match="power"):
+        ERK(-1.0)
