@@ -24,13 +24,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _claims(slug: str) -> str:
     data = _read(ROOT / "results" / f"{slug}.json")
-    lines = ["| claim | published | against | measured difference [95 % interval] | seeds | verdict |",
-             "|---|---|---|---|---|---|"]
+    lines = ["| claim | published | measured [95 % interval] | against | improvement [95 % interval] | seeds | verdict |",
+             "|---|---|---|---|---|---|---|"]
     for c in data["claims"]:
-        m = c["measured"]
-        measured = "–" if m["mean"] is None else f"{_number(m['mean'])} [{_number(m['low'])}, {_number(m['high'])}]"
-        lines.append(f"| {c['text']} | {c['published'] or '–'} | {c['baseline']} | {measured} | {m['n']} "
-                     f"| **{c['verdict']}** |")
+        lines.append(f"| {c['text']} | {c['published']} | {_interval(c['measured'])} "
+                     f"| {c['baseline']}: {_number(c['baseline_measured']['mean'])} | {_interval(c['difference'])} "
+                     f"| {c['measured']['n']} | **{c['verdict']}** |")
     lines += ["", f"*Scale {data['scale']}, seeds {', '.join(map(str, data['seeds']))}; {_machine(data['machine'])}; "
                   f"{data['seconds']:.0f} s, peak memory {data['peak_rss_mb']:.0f} MB; "
                   f"version {data['version']}.*"]
@@ -51,6 +50,12 @@ def _machine(machine: Any) -> str:
     if not isinstance(machine, dict):
         return str(machine)
     return ", ".join(str(machine[k]) for k in ("cpu", "instruction_set", "cores") if machine.get(k))
+
+
+def _interval(found: dict[str, Any]) -> str:
+    if found["mean"] is None or found["low"] is None:
+        return _number(found["mean"])
+    return f"{_number(found['mean'])} [{_number(found['low'])}, {_number(found['high'])}]"
 
 
 def _number(value: Any) -> str:

@@ -50,10 +50,10 @@ def write_json(path: str | os.PathLike[str], data: Any) -> Path:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; a damaged one raises `ValueError` with its name."""
+    """Read a strict JSON file (no NaN); a damaged one raises `ValueError` with its name."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{path} is not a readable JSON file: {e}") from e
 
 
@@ -79,6 +79,10 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             return dict(f.metadata() or {})
     except safetensors.SafetensorError as e:
         raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _dump(path: Path, data: bytes) -> None:

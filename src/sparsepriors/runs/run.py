@@ -221,6 +221,10 @@ class Run:
         self._claims[claim_id] = {k: _plain.encode(v, k) for k, v in pair.items()}
         _files.write_json(self._folder / CLAIMS, self._claims)
 
+    def unmeasured(self) -> list[str]:
+        """Claims of the paper that this pass has not measured yet."""
+        return [c.id for c in self._paper.claims if c.id not in self._claims]
+
     def figure(self, name: str, fig: Figure, caption: str = "", alt: str = "") -> Path:
         """Keep a matplotlib figure as ``figures/NAME.png``.
 

@@ -1,0 +1,5 @@
+"""``python -m sparsepriors``."""
+
+from sparsepriors.cli import main
+
+main()
