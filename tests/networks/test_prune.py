@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sparsepriors.priors.patterns import NM, Channel, Unstructured
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from sparsepriors.networks.prune import prune
 from sparsepriors.networks.sparse import ERK, Global, RandomScore, Selector
-from sparsepriors.priors.patterns import NM, Channel, Unstructured
 
 
 def network():
@@ -144,7 +144,7 @@ def test_weights_that_are_not_numbers_are_refused():
 
 
 @pytest.mark.public_door
-@pytest.mark.parametrize("density", [0.0, -0.5, 1.5, float("nan")])
+@pytest.mark.parametrize("density", [-0.5, 1.5, float("nan")])
 def test_a_density_outside_zero_to_one_is_refused(density):
     with pytest.raises(ValueError, match="density"):
         prune(network(), Unstructured(density))

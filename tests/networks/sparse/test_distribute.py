@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sparsepriors.priors.patterns import NM, Unstructured
 
 from sparsepriors.networks.sparse import ERK, Global, Uniform
-from sparsepriors.priors.patterns import NM, Unstructured
 
 shapes = st.dictionaries(
     st.text("abc", min_size=1, max_size=3),
