@@ -46,7 +46,8 @@ class Items:
         """Real part of the inner product of each pair of items."""
         if a.is_complex():
             a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
-        a, b = a.reshape(*self.batch, -1), b.reshape(*self.batch, -1)
+        flat = (*self.batch, math.prod(a.shape[len(self.batch):]))
+        a, b = a.reshape(flat), b.reshape(flat)
         return torch.dot(a, b) if not self.batch else torch.linalg.vecdot(a, b)
 
     def total(self, per_part: Tensor) -> Tensor:
@@ -216,7 +217,7 @@ class Loop:
                                          f"{self._cause}")
             self.active = self._certificates > self.tol
         worst = self._worst
-        noted = {name: float(m.max()) if isinstance(m, Tensor) else float(m) for name, m in metrics.items()}
+        noted = {name: _one(m) for name, m in metrics.items()}
         noted["certificate"] = worst
         for name, value in noted.items():
             self._trace.setdefault(name, []).append(value)
@@ -228,9 +229,16 @@ class Loop:
 
     @property
     def _worst(self) -> float:
-        return float(self._certificates.max()) if self._certificates.numel() else 0.0
+        return _one(self._certificates)
 
     def solution(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> Solution:
         """The `Solution`, with the iterations of each item among the extras."""
         return Solution(x=x, trace=self._trace, iterations=self.iteration, converged=self._worst <= self.tol,
                         certificate=self._worst, extras={**(extras or {}), "iterations": self._iterations})
+
+
+def _one(metric: float | Tensor) -> float:
+    """The largest of the numbers per item; zero where there is no item."""
+    if isinstance(metric, Tensor):
+        return float(metric.max()) if metric.numel() else 0.0
+    return float(metric)

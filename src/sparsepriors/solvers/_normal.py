@@ -146,7 +146,7 @@ def _diagonal(op: LinearOperator) -> Tensor | None:
             return None if op.diagonal.is_complex() else op.diagonal
         case ops.Mask():
             return op.mask.to(real)
-        case ops.Scaled():
+        case ops.ScaledOperator():
             inner = _diagonal(op.operator)
             return None if inner is None or isinstance(op.factor, complex) else op.factor * inner
         case ops.Sum():
@@ -168,13 +168,15 @@ def _shift_invariant(op: LinearOperator) -> bool:
             return True
         case ops.FiniteDifference():
             return op.boundary == "periodic"
-        case ops.Adjoint() | ops.Scaled():
+        case ops.Convolution():
+            return op.mode == "circular"
+        case ops.Adjoint() | ops.ScaledOperator():
             return _shift_invariant(op.operator)
         case ops.Sum():
             return all(map(_shift_invariant, op.operators))
         case ops.Composed():
             return all(map(_shift_invariant, _without_fourier_multipliers(op.operators)))
-    return bool(getattr(op, "shift_invariant", False))
+    return False
 
 
 def _without_fourier_multipliers(factors: tuple[LinearOperator, ...]) -> tuple[LinearOperator, ...]:

@@ -20,6 +20,7 @@ from sparsepriors.solvers._normal import METHODS, NormalSolver, normal_solver
 from sparsepriors.solvers.solution import Callback, Solution
 
 
+@torch.no_grad()
 def admm(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, analysis: LinearOperator | None = None,
          loss: Prior | None = None, rho: float | None = None, relax: float = 1.0, solve: str = "auto",
          cg_iters: int = 20, cg_tol: float | None = None, objective: bool = True,

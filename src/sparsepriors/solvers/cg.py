@@ -14,6 +14,7 @@ from sparsepriors.solvers._loop import Items, Loop, door, owned, ratio
 from sparsepriors.solvers.solution import Callback, Solution
 
 
+@torch.no_grad()
 def conjugate_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], *, x0: Inexact[Tensor, "..."] | None = None,
                        max_iter: int = 1000, tol: float = 1e-6, callback: Callback | None = None) -> Solution:
     """Solve ``A x = y`` for a Hermitian positive semidefinite ``A``.
@@ -56,6 +57,7 @@ def conjugate_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], *, x0: Inex
     return loop.solution(x)
 
 
+@torch.no_grad()
 def least_squares(A: LinearOperator, y: Inexact[Tensor, "..."], *, damping: float = 0.0,
                   x0: Inexact[Tensor, "..."] | None = None, max_iter: int = 1000, tol: float = 1e-6,
                   callback: Callback | None = None) -> Solution:

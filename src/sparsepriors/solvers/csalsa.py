@@ -16,8 +16,8 @@ from sparsepriors.solvers.solution import Callback, Solution
 
 @torch.no_grad()
 def csalsa(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, eps: float | Tensor, kappa: float | Tensor,
-           alpha: float | Tensor, alpha_decay: float = 1.0, kappa_growth: float = 1.0, cg_iters: int = 5, cg_tol: float = 1e-5,
-           x0: Inexact[Tensor, "..."] | None = None, max_iter: int = 30, tol: float = 5e-4,
+           alpha: float | Tensor, alpha_decay: float = 1.0, kappa_growth: float = 1.0, cg_iters: int = 5,
+           cg_tol: float = 1e-5, x0: Inexact[Tensor, "..."] | None = None, max_iter: int = 30, tol: float = 5e-4,
            callback: Callback | None = None) -> Solution:
     r"""Minimise ``prior(x)`` subject to ``||y - A x||_2 <= eps``.
 
@@ -95,6 +95,7 @@ def csalsa(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, eps: f
     else:
         x = x0.clone()
     prox = Proximal(prior, unknown)
+    floor = torch.finfo(x.dtype).eps * unknown.norm(x)  # an iterate that fades away to zero comes to rest too
     t, v = x, A._forward(x)
     d1, d2 = torch.zeros_like(x), torch.zeros_like(v)
     infeasibility = torch.zeros_like(radius)
@@ -105,7 +106,7 @@ def csalsa(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, eps: f
     for k in loop:
         rhs = A._adjoint(v + d2).addcmul_(t + d1, unknown.spread(weight).to(x.dtype))
         x_new = loop.keep(solve_inexactly(system, rhs, x.clone(), unknown, iterations=cg_iters, limit=cg_tol), x)
-        change = _change(x_new, x, unknown) if k > 1 else None
+        change = _change(x_new, x, unknown, floor) if k > 1 else None
         x = x_new
         t = loop.keep(prox(x - d1, step), t)
         ax = A._forward(x)
@@ -120,7 +121,7 @@ def csalsa(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, eps: f
     return loop.solution(x, {"t": t, "v": v, "d1": d1, "d2": d2, "infeasibility": infeasibility})
 
 
-def _change(new: Tensor, old: Tensor, items: Items) -> Tensor:
+def _change(new: Tensor, old: Tensor, items: Items, floor: Tensor) -> Tensor:
     if new.is_complex():
         new, old = new.abs(), old.abs()
-    return ratio(items.norm(new - old), items.norm(old))
+    return ratio(items.norm(new - old), torch.maximum(items.norm(old), floor))

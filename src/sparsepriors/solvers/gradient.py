@@ -12,6 +12,7 @@ from sparsepriors.solvers._loop import Items, Loop, Proximal, door, per_item, ra
 from sparsepriors.solvers.solution import Callback, Solution
 
 
+@torch.no_grad()
 def proximal_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, loss: Prior | None = None,
                       accelerated: bool = True, restart: bool = True, step: float | Tensor | None = None,
                       backtracking: bool = False, shrink: float = 0.5, objective: bool = True,

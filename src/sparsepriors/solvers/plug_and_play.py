@@ -20,6 +20,7 @@ from sparsepriors.solvers.gradient import proximal_gradient
 from sparsepriors.solvers.solution import Callback, Solution
 
 
+@torch.no_grad()
 def pnp_proximal_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, std: float,
                           step: float | None = None, accelerated: bool = False,
                           x0: Inexact[Tensor, "..."] | None = None, max_iter: int = 100, tol: float = 1e-4,
@@ -70,6 +71,7 @@ def pnp_proximal_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], prior: P
                              objective=False, x0=x0, max_iter=max_iter, tol=tol, callback=callback)
 
 
+@torch.no_grad()
 def pnp_admm(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, std: float, rho: float = 1.0,
              solve: str = "auto", relax: float = 1.0, x0: Inexact[Tensor, "..."] | None = None, max_iter: int = 100,
              tol: float = 1e-4, callback: Callback | None = None) -> Solution:
@@ -127,6 +129,7 @@ def noise_schedule(start: float, stop: float, steps: int) -> tuple[float, ...]:
     return tuple(math.exp(math.log(start) + i / (steps - 1) * math.log(stop / start)) for i in range(steps))
 
 
+@torch.no_grad()
 def hqs(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, noise_std: float,
         stds: tuple[float, ...] | None = None, trust: float = 0.23, solve: str = "auto", cg_iters: int = 20,
         x0: Inexact[Tensor, "..."] | None = None, max_iter: int = 24, tol: float = 1e-4,

@@ -18,6 +18,7 @@ from sparsepriors.solvers._loop import Items, Loop, Proximal, door, ratio, suits
 from sparsepriors.solvers.solution import Callback, Solution
 
 
+@torch.no_grad()
 def primal_dual(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *,
                 terms: Sequence[tuple[Prior, LinearOperator]] = (), loss: Prior | None = None,
                 tau: float | None = None, sigma: float | None = None, objective: bool = True,

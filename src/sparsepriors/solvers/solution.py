@@ -28,7 +28,7 @@ class Solution:
     Attributes
     ----------
     x
-        The solution.
+        The solution; it carries no gradient.
     trace
         Per iteration, each metric that the solver's docstring names (``objective``, ``residual``, ...).
     iterations

@@ -4,4 +4,7 @@ from sparsepriors.testing.operator import check_operator, dot_test, operator_che
 from sparsepriors.testing.prior import PriorCase, check_prior
 from sparsepriors.testing.solver import SolverCase, check_solver, solver_checks
 
-__all__ = ["PriorCase", "SolverCase", "check_operator", "check_prior", "check_solver", "dot_test", "operator_checks", "solver_checks"]
+__all__ = [
+    "PriorCase", "SolverCase", "check_operator", "check_prior", "check_solver", "dot_test", "operator_checks",
+    "solver_checks",
+]

@@ -136,7 +136,7 @@ def solvers() -> list[SolverCase]:
         SolverCase(sv.primal_dual),
         SolverCase(sv.conjugate_gradient, "hermitian"),
         SolverCase(sv.least_squares, "least squares"),
-        SolverCase(sv.csalsa, "constrained", {"eps": 5.0, "kappa": 1.0, "alpha": 1.0}),
+        SolverCase(sv.csalsa, "constrained", {"eps": 1.0, "kappa": 1.0, "alpha": 1.0}),
         SolverCase(sv.pnp_proximal_gradient, options=unit_denoiser),
         SolverCase(sv.pnp_admm, options=one),
         SolverCase(sv.hqs, "envelope", {"noise_std": 0.5, "trust": 0.8, "stds": (0.4,)}),

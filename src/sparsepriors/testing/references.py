@@ -69,5 +69,5 @@ PROBLEMS = tuple(ANSWERS)
 def answer(problem: str, matrix: Tensor, y: Tensor, weight: float, keywords: Mapping[str, Any]) -> Tensor:
     """The solution of a problem with the prior weight/2 ||x||^2, given a solver's keywords."""
     solve = ANSWERS[problem]
-    named = {name for name, p in inspect.signature(solve).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    named = {p.name for p in inspect.signature(solve).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     return solve(matrix, y, weight, **{name: value for name, value in keywords.items() if name in named})

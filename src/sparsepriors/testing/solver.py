@@ -70,11 +70,13 @@ class SolverCase:
 
     def draw(self, dtype: torch.dtype, generator: torch.Generator,
              batch: tuple[int, ...] = ()) -> tuple[Matrix, Tensor]:
-        """A well-conditioned operator and a measurement, or a batch of them."""
+        """A well-conditioned operator and a noisy measurement, or a batch of them."""
         matrix = torch.randn(_MEASUREMENTS, _UNKNOWNS, dtype=dtype, generator=generator) / math.sqrt(_MEASUREMENTS)
         if self.problem == "hermitian":
             matrix = matrix.mH @ matrix + torch.eye(_UNKNOWNS, dtype=dtype)
-        return Matrix(matrix), 2 * torch.randn(*batch, matrix.shape[0], dtype=dtype, generator=generator)
+        x = 2 * torch.randn(*batch, _UNKNOWNS, dtype=dtype, generator=generator)
+        y = x @ matrix.mT
+        return Matrix(matrix), y + 0.2 * torch.randn(y.shape, dtype=dtype, generator=generator)
 
     def answer(self, A: Matrix, y: Tensor) -> Tensor:
         """The solution with the prior `SquaredL2(0.5)`, by dense linear algebra."""
