@@ -78,3 +78,14 @@ def _planar(table: Tensor, voxels: int) -> Tensor:
     """``(tiles, antennas, 2, tile)`` reals as ``(antennas, voxels)`` complex numbers."""
     real, imag = table.permute(2, 1, 0, 3).flatten(2)[..., :voxels].unbind(0)
     return torch.complex(real.contiguous(), imag.contiguous())
+
+
+def topk_mask(scores: Tensor, k: int) -> Tensor:
+    """The ``k`` largest of the last axis by a stable sort, so that ties go to the lower index."""
+    order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
+    return torch.zeros(scores.shape, dtype=torch.bool, device=scores.device).scatter_(-1, order[..., :k], True)
+
+
+def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
+    """The ``n`` largest of every ``m`` consecutive scores of the last axis."""
+    return topk_mask(scores.reshape(*scores.shape[:-1], -1, m), n).reshape(scores.shape)

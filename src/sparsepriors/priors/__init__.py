@@ -4,6 +4,7 @@ from sparsepriors.priors.base import Prior
 from sparsepriors.priors.combinators import Groups, Magnitude, PlugAndPlay, PlusQuadratic, Scaled, Translated
 from sparsepriors.priors.denoisers import Denoiser, UNet
 from sparsepriors.priors.nonconvex import CEL0, L0, MCP, SCAD, LogSum, Lq
+from sparsepriors.priors.patterns import NM, Balanced, Block, Channel, Pattern, Unstructured, pack_mask, unpack_mask
 from sparsepriors.priors.penalties import L1, ElasticNet, GroupL2, Huber, SquaredL2, Zero
 from sparsepriors.priors.sets import Box, Cardinality, L1Ball, L2Ball, LinfBall, NonNegative, Rank, Simplex
 from sparsepriors.priors.spectral import SLOPE, NuclearNorm
@@ -11,8 +12,8 @@ from sparsepriors.priors.total_variation import TV
 from sparsepriors.priors.transforms import Conjugate, InBasis
 
 __all__ = [
-    "CEL0", "L0", "L1", "MCP", "SCAD", "SLOPE", "TV", "Box", "Cardinality", "Conjugate", "Denoiser", "ElasticNet",
-    "GroupL2", "Groups", "Huber", "InBasis", "L1Ball", "L2Ball", "LinfBall", "LogSum", "Lq", "Magnitude",
-    "NonNegative", "NuclearNorm", "PlugAndPlay", "PlusQuadratic", "Prior", "Rank", "Scaled", "Simplex",
-    "SquaredL2", "Translated", "UNet", "Zero",
+    "Balanced", "Block", "Box", "CEL0", "Cardinality", "Channel", "Conjugate", "Denoiser", "ElasticNet", "GroupL2",
+    "Groups", "Huber", "InBasis", "L0", "L1", "L1Ball", "L2Ball", "LinfBall", "LogSum", "Lq", "MCP", "Magnitude",
+    "NM", "NonNegative", "NuclearNorm", "Pattern", "PlugAndPlay", "PlusQuadratic", "Prior", "Rank", "SCAD", "SLOPE",
+    "Scaled", "Simplex", "SquaredL2", "TV", "Translated", "UNet", "Unstructured", "Zero", "pack_mask", "unpack_mask",
 ]

@@ -1,0 +1,50 @@
+// What every instruction set's translation unit offers to the module: plain functions over plain pointers.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace sparsepriors {
+
+// One-way propagators of a Born model (see kernels/formats.py): base [segments][tiles][antennas][2][tile],
+// ratio [tiles][antennas][2][tile], transmitters before receivers.
+template <class T>
+struct Born {
+    const T* base;
+    const T* ratio;
+    size_t tiles, tile, voxels, transmitters, receivers, frequencies, segment;
+    size_t antennas() const { return transmitters + receivers; }
+    size_t pairs() const { return transmitters * receivers; }
+};
+
+template <class T>
+struct BornKernels {
+    // Adds the measurements of tiles [first, last) of one scene x [voxels] (interleaved complex) to y
+    // [frequencies][2][receivers][transmitters], real and imaginary planes.
+    void (*forward)(const Born<T>&, const T* x, size_t first, size_t last, T* scratch, T* y);
+    // Writes the voxels of tiles [first, last) of x from y [frequencies][3][transmitters][receivers], the planes real,
+    // imaginary and their sum of the CONJUGATE measurements.
+    void (*adjoint)(const Born<T>&, const T* y, size_t first, size_t last, T* scratch, T* x);
+};
+
+// Values of scratch that one thread needs: three planes of all antennas, two of voxels, three of pairs.
+template <class T>
+size_t born_scratch(const Born<T>& b) {
+    return 3 * b.antennas() * b.tile + 2 * b.tile + 3 * b.pairs() + 64;
+}
+
+template <class T>
+struct MaskKernels {
+    // keep[i] = 1 for the n largest of every m consecutive scores, ties to the lower index; true if any score is NaN.
+    bool (*nm)(const T* scores, size_t groups, int n, int m, uint8_t* keep);
+};
+
+struct InstructionSet {
+    BornKernels<float> born32;
+    BornKernels<double> born64;
+    MaskKernels<float> mask32;
+    MaskKernels<double> mask64;
+};
+
+extern const InstructionSet portable, avx2, avx512;
+
+}  // namespace sparsepriors

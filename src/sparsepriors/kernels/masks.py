@@ -1,0 +1,104 @@
+"""Masks of the largest scores, with exact counts and ties that go to the lower index."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsepriors import _checks
+from sparsepriors.kernels import reference
+from sparsepriors.kernels.dispatch import instruction_sets, native_for
+
+MAX_GROUP = 32
+"""Largest M of an N:M group that the compiled kernel takes."""
+
+
+def topk_mask(scores: Tensor, k: int) -> Tensor:
+    """Keep the ``k`` largest scores of the last axis; of equal scores those with the lower index.
+
+    Parameters
+    ----------
+    scores
+        ``(..., n)``, floating point.
+    k
+        How many to keep, 0 to n.
+
+    Returns
+    -------
+    Tensor
+        Boolean, the shape of ``scores``, exactly ``k`` True entries in every row.
+
+    Raises
+    ------
+    FloatingPointError
+        If a score is NaN.
+    TypeError, ValueError
+        If the scores are not floating point or ``k`` is out of range.
+    """
+    scores = _scores(scores)
+    _checks.count("k", k, low=0, high=scores.shape[-1])
+    rows = scores.reshape(-1, scores.shape[-1])
+    native = native_for(rows)
+    # The compiled kernel threads over one row; many short rows are sorted together instead.
+    if native is None or rows.shape[0] * 4096 > rows.numel() or not rows.numel():
+        _no_nan(bool(torch.isnan(scores).any()))
+        return reference.topk_mask(scores, k)
+    keep = torch.empty(rows.shape, dtype=torch.uint8)
+    for row, out in zip(rows, keep, strict=True):
+        _no_nan(native.topk_mask(row, k, out, torch.get_num_threads()))
+    return keep.view(torch.bool).reshape(scores.shape)
+
+
+def nm_mask(scores: Tensor, n: int, m: int, *, instruction_set: str | None = None) -> Tensor:
+    """Keep the ``n`` largest of every ``m`` consecutive scores of the last axis, ties to the lower index.
+
+    Parameters
+    ----------
+    scores
+        ``(..., groups * m)``, floating point.
+    n, m
+        1 <= n <= m.
+    instruction_set
+        One of `instruction_sets`, by default the first.
+
+    Returns
+    -------
+    Tensor
+        Boolean, the shape of ``scores``.
+
+    Raises
+    ------
+    FloatingPointError
+        If a score is NaN.
+    TypeError, ValueError
+        If the scores are not floating point or do not fill whole groups, or n and m are out of range.
+    """
+    scores = _scores(scores)
+    _checks.count("m", m, low=1)
+    _checks.count("n", n, low=1, high=m)
+    if scores.shape[-1] % m:
+        raise ValueError(f"the last axis of scores must be a multiple of m = {m}, got {scores.shape[-1]}")
+    native = native_for(scores)
+    if native is None or m > MAX_GROUP or not scores.numel():
+        _no_nan(bool(torch.isnan(scores).any()))
+        return reference.nm_mask(scores, n, m)
+    available = instruction_sets()
+    body = available[0] if instruction_set is None else _checks.one_of("instruction_set", instruction_set, available)
+    keep = torch.empty(scores.shape, dtype=torch.uint8)
+    _no_nan(native.nm_mask(scores, n, m, keep, torch.get_num_threads(), body))
+    return keep.view(torch.bool)
+
+
+def _scores(scores: object) -> Tensor:
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        got = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
+        raise TypeError(f"scores must be a floating point tensor, got {got}")
+    if scores.ndim == 0:
+        raise ValueError("scores must have at least one axis, got a scalar")
+    scores = scores.detach().contiguous()
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+
+
+def _no_nan(found: bool) -> None:
+    if found:
+        raise FloatingPointError("scores hold NaN entries, which have no rank")
