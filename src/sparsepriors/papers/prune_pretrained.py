@@ -103,7 +103,7 @@ class Sizes:
 
 SIZES = {
     Scale.SMOKE: Sizes(("astronaut", "chelsea", "china", "flower"), 2, 2, 64, (HALF, NINTH), (0.9,)),
-    Scale.DEFAULT: Sizes(PHOTOS, 16, 6, 128, (0.8, 0.65, HALF, 0.3, NINTH), (0.95, 0.9, 0.8)),
+    Scale.DEFAULT: Sizes(PHOTOS, 12, 5, 128, (0.8, 0.65, HALF, 0.3, NINTH), (0.95, 0.9, 0.8)),
     Scale.FULL: Sizes(PHOTOS, 64, 16, 224, (0.9, 0.8, 0.7, 0.6, HALF, 0.4, 0.3, 0.2, NINTH), (0.95, 0.9, 0.8, 0.7)),
 }
 DEMO = Sizes(PHOTOS, 8, 4, 128, (0.8, HALF, 0.3), (0.95, 0.8))
