@@ -37,7 +37,8 @@ def _matrix(m: int, n: int, generator: torch.Generator, dtype: torch.dtype = tor
     return Matrix(torch.randn(m, n, generator=generator, dtype=dtype))
 
 
-@given(sizes=st.lists(st.integers(0, 5), min_size=2, max_size=5), factor=st.sampled_from((-2.5, 0.0, 1e-6, 3)), seed=st.integers(0, 99),
+@given(sizes=st.lists(st.integers(0, 5), min_size=2, max_size=5), factor=st.sampled_from((-2.5, 0.0, 1e-6, 3)),
+       seed=st.integers(0, 99),
        dtype=st.sampled_from((torch.float32, torch.float64, torch.complex64, torch.complex128)))
 def test_products_and_sums_are_those_of_the_matrices(sizes: list[int], factor: float, seed: int,
                                                      dtype: torch.dtype) -> None:
