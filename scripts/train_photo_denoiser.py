@@ -1,7 +1,8 @@
 """Train the 2-D U-Net that serves as a prior of images, on photographs that pip packages ship.
 
 Grey photographs of `sparsepriors.data.photos` (its training part; the test part is only measured), white Gaussian noise
-of standard deviation uniform on [0, 50/255], mean absolute error. The network is bias-free and told the noise level.
+of standard deviation log-uniform on [1/255, 50/255], mean absolute error. The network is bias-free and is told the noise
+level.
 
     python scripts/train_photo_denoiser.py                # about half an hour on one core
     python scripts/train_photo_denoiser.py --resume       # after an interrupt
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors.data.photos import TEST_PHOTOS, TRAIN_PHOTOS, luma, photos
-from sparsepriors.imaging.training import LARGEST_STD, denoising_psnr, summary, train_denoiser
+from sparsepriors.imaging.training import LARGEST_STD, SMALLEST_STD, denoising_psnr, summary, train_denoiser
 from sparsepriors.networks.train_loop import TrainState
 from sparsepriors.priors.denoisers import WEIGHTS, Denoiser, UNet
 
@@ -62,10 +63,10 @@ def peers(tuning: list[Tensor], judged: list[Tensor]) -> dict[str, object]:
 def main() -> None:
     """Train, measure on the test photographs beside the peers, and write weights and record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--base", type=int, default=32)
+    parser.add_argument("--base", type=int, default=24)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -96,7 +97,8 @@ def main() -> None:
     losses = training.trace["loss"]
     record = {
         "data": {"train": TRAIN_PHOTOS, "test": TEST_PHOTOS, "scales": [1, 0.7, 0.5]},
-        "noise": f"white Gaussian, standard deviation uniform on [0, {255 * LARGEST_STD:g}/255]",
+        "noise": f"white Gaussian, standard deviation log-uniform on [{255 * SMALLEST_STD:g}/255, "
+                 f"{255 * LARGEST_STD:g}/255]",
         "loss": "mean absolute error", "optimizer": "Adam", "rate": args.rate, "clip": 1.0,
         "schedule": "cosine to 1 %, warm-up 100", "batch": args.batch, "patch": args.size, "steps": training.steps,
         "seed": args.seed, "threads": args.threads, "seconds": seconds, "torch": str(torch.__version__),

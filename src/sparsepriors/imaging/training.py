@@ -20,7 +20,7 @@ from sparsepriors.priors.denoisers import UNet
 Batch = tuple[Tensor, Tensor, Tensor]
 """Clean patches ``(batch, 1, size, size)``, the same with noise, and the noise's standard deviations ``(batch,)``."""
 
-LARGEST_STD = 50 / 255
+SMALLEST_STD, LARGEST_STD = 1 / 255, 50 / 255
 
 
 def pyramid(photos: Sequence[Float[Tensor, "_ _"]], scales: Sequence[float] = (1.0, 0.7, 0.5),
@@ -78,18 +78,18 @@ def draw_patches(images: Sequence[Float[Tensor, "_ _"]], batch: int, size: int,
 
 
 def draw_noisy(images: Sequence[Tensor], batch: int, size: int, generator: torch.Generator, *,
-               largest_std: float = LARGEST_STD) -> Batch:
-    """Patches and their noisy versions, the standard deviation uniform on ``[0, largest_std]`` for each of them."""
+               stds: tuple[float, float] = (SMALLEST_STD, LARGEST_STD)) -> Batch:
+    """Patches and their noisy versions, the logarithm of the standard deviation uniform between the two of ``stds``."""
     clean = draw_patches(images, batch, size, generator)
-    std = largest_std * torch.rand(batch, generator=generator)
+    std = stds[0] * (stds[1] / stds[0]) ** torch.rand(batch, generator=generator)
     noise = torch.randn(clean.shape, generator=generator)
     return clean, clean + std[:, None, None, None] * noise, std
 
 
 def train_denoiser(network: UNet, photos: Sequence[Float[Tensor, "_ _"]], *, steps: int, generator: torch.Generator,
-                   held_out: Sequence[Float[Tensor, "_ _"]] = (), batch: int = 16, size: int = 64, rate: float = 1e-3,
-                   largest_std: float = LARGEST_STD, validate_every: int = 200, checkpoint: str | None = None,
-                   checkpoint_every: int = 200, resume: bool = False,
+                   held_out: Sequence[Float[Tensor, "_ _"]] = (), batch: int = 8, size: int = 64, rate: float = 1e-3,
+                   stds: tuple[float, float] = (SMALLEST_STD, LARGEST_STD), validate_every: int = 200,
+                   checkpoint: str | None = None, checkpoint_every: int = 200, resume: bool = False,
                    callback: Callable[[TrainState], bool | None] | None = None) -> Training:
     """Train a network to remove white Gaussian noise from photographs.
 
@@ -108,8 +108,9 @@ def train_denoiser(network: UNet, photos: Sequence[Float[Tensor, "_ _"]], *, ste
         Draws patches and noise.
     held_out
         Photographs whose PSNR is measured on the way (validation); without them nothing is.
-    largest_std
-        The noise levels are uniform on ``[0, largest_std]``.
+    stds
+        The logarithm of the noise level is uniform between these two: a plug-and-play iteration ends at low levels,
+        which a uniform level would seldom show.
     validate_every, checkpoint, checkpoint_every, resume, callback
         As in `TrainLoop`.
 
@@ -121,7 +122,8 @@ def train_denoiser(network: UNet, photos: Sequence[Float[Tensor, "_ _"]], *, ste
     if not isinstance(network, UNet) or network.dims != 2:
         raise TypeError("network must be a UNet with dims=2, got "
                         f"{network.architecture if isinstance(network, UNet) else type(network).__name__}")
-    _checks.positive("largest_std", largest_std)
+    for i, std in enumerate(stds):
+        _checks.positive(f"stds[{i}]", std)
     images = pyramid(photos, least=size)
     draw_patches(images, 1, size, torch.Generator())
 
@@ -135,7 +137,7 @@ def train_denoiser(network: UNet, photos: Sequence[Float[Tensor, "_ _"]], *, ste
 
     loop = TrainLoop(
         network, torch.optim.Adam(network.parameters(), rate), loss,
-        Drawn(lambda g: draw_noisy(images, batch, size, g, largest_std=largest_std)), steps=steps, generator=generator,
+        Drawn(lambda g: draw_noisy(images, batch, size, g, stds=stds)), steps=steps, generator=generator,
         schedule=cosine(steps, warmup=min(100, steps - 1), final=0.01), hooks=[ClipGradNorm(1.0)],
         validate=validate if held_out else None, validate_every=validate_every if held_out else 0,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every if checkpoint else 0)
