@@ -24,12 +24,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _claims(slug: str) -> str:
     data = _read(ROOT / "results" / f"{slug}.json")
-    lines = ["| claim | published | measured [95 % interval] | against | improvement [95 % interval] | seeds | verdict |",
+    lines = ["| claim | published | measured [95 % interval] | against | improvement [95 % interval] | n | verdict |",
              "|---|---|---|---|---|---|---|"]
-    for c in data["claims"]:
-        lines.append(f"| {c['text']} | {c['published']} | {_interval(c['measured'])} "
-                     f"| {c['baseline']}: {_number(c['baseline_measured']['mean'])} | {_interval(c['difference'])} "
-                     f"| {c['measured']['n']} | **{c['verdict']}** |")
+    lines += [f"| {c['text']} | {c['published']} | {_interval(c['measured'])} "
+              f"| {c['baseline']}: {_number(c['baseline_measured']['mean'])} | {_interval(c['difference'])} "
+              f"| {c['measured']['n']} | **{c['verdict']}** |" for c in data["claims"]]
     lines += ["", f"*Scale {data['scale']}, seeds {', '.join(map(str, data['seeds']))}; {_machine(data['machine'])}; "
                   f"{data['seconds']:.0f} s, peak memory {data['peak_rss_mb']:.0f} MB; "
                   f"version {data['version']}.*"]
@@ -39,9 +38,8 @@ def _claims(slug: str) -> str:
 def _benchmark(name: str) -> str:
     data = _read(ROOT / "benchmarks" / "results" / f"{name}.json")
     lines = ["| case | metric | ours | peer | its value | ratio | asked |", "|---|---|---|---|---|---|---|"]
-    for r in data["rows"]:
-        lines.append(f"| {r['case']} | {r['metric']} | {_number(r['ours'])} | {r['peer']} | {_number(r['peer_value'])} "
-                     f"| {_number(r['ratio'])} | {_number(r['target'])} |")
+    lines += [f"| {r['case']} | {r['metric']} | {_number(r['ours'])} | {r['peer']} | {_number(r['peer_value'])} "
+              f"| {_number(r['ratio'])} | {_number(r['target'])} |" for r in data["rows"]]
     lines += ["", f"*{_machine(data['machine'])}, {data['threads']} threads; a ratio above 1 is in our favour.*"]
     return "\n".join(lines)
 

@@ -28,8 +28,8 @@ def test_contract(case):
 
 
 def test_every_exported_prior_is_listed():
-    exported = {n for n in sparsepriors.priors.__all__
-                if isinstance(getattr(sparsepriors.priors, n), type) and issubclass(getattr(sparsepriors.priors, n), Prior)}
+    public = {n: getattr(sparsepriors.priors, n) for n in sparsepriors.priors.__all__}
+    exported = {n for n, c in public.items() if isinstance(c, type) and issubclass(c, Prior)}
     listed = {name for c in CASES for name in _parts(c.prior)}
     assert exported - listed - {"Prior", "Pattern", "ConstraintSet"} == set()
 
@@ -68,7 +68,8 @@ class InPlace(Halved):
 
 
 @pytest.mark.public_door
-@pytest.mark.parametrize(("prior", "check"), [(Halved(dims=1), "prox-is-optimal"), (InPlace(dims=1), "input-is-not-changed")])
+@pytest.mark.parametrize(("prior", "check"), [(Halved(dims=1), "prox-is-optimal"),
+                                              (InPlace(dims=1), "input-is-not-changed")])
 def test_broken_priors_are_caught(prior, check):
     with pytest.raises(AssertionError, match=check):
         check_prior(PriorCase(prior, (5,)))

@@ -17,10 +17,10 @@ SEGMENT = 32
 
 @dataclass(frozen=True, eq=False)
 class BornTables:
-    """One-way propagators g[k, a, v] between antennas and voxels, as base values and ratios of neighbouring frequencies.
+    """One-way propagators g[k, a, v] between antennas and voxels, as bases and ratios of neighbouring frequencies.
 
-    ``g[s * segment + i, a, v] = base[s, :, a, :, :][v] * ratio[:, a, :, :][v] ** i``, voxels cut into tiles and the last
-    tile filled with zeros. Real and imaginary parts lie apart, because vector instructions want them so.
+    ``g[s * segment + i, a, v] = base[s, :, a, :, :][v] * ratio[:, a, :, :][v] ** i``, voxels cut into tiles and the
+    last tile filled with zeros. Real and imaginary parts lie apart, because vector instructions want them so.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ def topk_mask(scores: Tensor, k: int) -> Tensor:
     """
     scores = _scores(scores)
     _checks.count("k", k, low=0, high=scores.shape[-1])
-    rows = scores.reshape(-1, scores.shape[-1])
+    rows = scores.flatten(0, -2) if scores.ndim > 1 else scores[None]
     native = native_for(rows)
     # The compiled kernel threads over one row; many short rows are sorted together instead.
     if native is None or rows.shape[0] * 4096 > rows.numel() or not rows.numel():

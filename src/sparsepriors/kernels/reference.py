@@ -88,4 +88,4 @@ def topk_mask(scores: Tensor, k: int) -> Tensor:
 
 def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
     """The ``n`` largest of every ``m`` consecutive scores of the last axis."""
-    return topk_mask(scores.reshape(*scores.shape[:-1], -1, m), n).reshape(scores.shape)
+    return topk_mask(scores.reshape(*scores.shape[:-1], scores.shape[-1] // m, m), n).reshape(scores.shape)

@@ -308,8 +308,9 @@ class PlugAndPlay(Prior):
     denoiser
         ``denoiser(x, std)`` returns a tensor of the shape, dtype and device of ``x`` from which white Gaussian noise of
         standard deviation ``std`` (a number, or a tensor with as many axes as ``x``, of size 1 along those of one
-        unknown) has been removed. Real tensors, unless it has a true attribute ``accepts_complex``. ``dims`` is the denoiser's, where it has that attribute.
-        To be written as JSON it must be a described object, as the library's own denoisers are.
+        unknown) has been removed. Real tensors, unless it has a true attribute ``accepts_complex``. ``dims`` is the
+        denoiser's, where it has that attribute. To be written as JSON it must be a described object, as the library's
+        own denoisers are.
 
     Source: Venkatakrishnan, Bouman and Wohlberg (2013), Plug-and-play priors for model based reconstruction.
     """

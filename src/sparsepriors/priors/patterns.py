@@ -141,7 +141,7 @@ class NM(Pattern):
 
     @property
     def density(self) -> float:
-        """n / m."""
+        """The share n / m."""
         return self.n / self.m
 
     def at(self, density: float) -> Self:

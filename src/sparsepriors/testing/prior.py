@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -101,11 +102,13 @@ def _close(a: Tensor, b: Tensor, tolerance: float, what: str) -> None:
     assert off <= tolerance * size, f"{what} differ by {off:.2e}, allowed {tolerance * size:.2e}"
 
 
-def _refused(call: Callable[[], object], what: str, errors: tuple[type[Exception], ...] = (ValueError, TypeError)) -> None:
+def _refused(call: Callable[[], object], what: str,
+             errors: tuple[type[Exception], ...] = (ValueError, TypeError)) -> None:
     try:
         call()
     except errors as e:
-        assert str(e), f"{what} is refused without a message"
+        if not str(e):
+            raise AssertionError(f"{what} is refused without a message") from e
     else:
         raise AssertionError(f"{what} is accepted")
 
@@ -113,7 +116,7 @@ def _refused(call: Callable[[], object], what: str, errors: tuple[type[Exception
 def _objective(p: Prior, u: Tensor, x: Tensor, step: float) -> Tensor:
     value = p.value(u)
     size = (u - x).abs().square()
-    return step * value + 0.5 * size.sum(dim=tuple(range(value.ndim, x.ndim)))
+    return step * value + 0.5 * size.sum(dim=tuple(range(value.ndim, size.ndim)))
 
 
 def _each(case: PriorCase, call: Callable[[Tensor], Tensor], xs: Tensor) -> Tensor:
@@ -199,7 +202,7 @@ def _prox_is_optimal(case: PriorCase) -> bool | None:
             inside = _each(case, lambda v: p.prox(v, 1e-3), moved[1])
             others = torch.stack([torch.zeros_like(x), x, p.prox(x, step / 2), p.prox(x, 2 * step)])
             rivals = torch.cat([others, moved[0], inside])
-            excess = best - _each(case, lambda v: _objective(p, v, x.expand(v.shape), step), rivals) - slack
+            excess = best - _each(case, partial(_objective, p, x=x, step=step), rivals) - slack
             assert float(excess.max()) <= 0, f"step {step}: a rival is better by {float(excess.max()):.2e}"
     return None
 
@@ -276,6 +279,7 @@ def _memory_layout_does_not_matter(case: PriorCase) -> bool | None:
     x = case.draw(5)
     strided = torch.stack((x, torch.zeros_like(x)), dim=-1)[..., 0]
     _close(case.prior.prox(strided), case.prior.prox(x), case.tolerance, "strided and contiguous results")
+    return None
 
 
 @_named
@@ -337,7 +341,8 @@ def _step_per_entry(case: PriorCase) -> None:
     step = torch.linspace(0.1, 2.0, x.numel(), dtype=torch.float64).reshape(x.shape)
     if not case.prior.separable:
         if x.numel() > 1 and case.prior.dims != 0:
-            _refused(lambda: case.prior.prox(x, step), "a step per entry of a prior that is not separable", (ValueError,))
+            _refused(lambda: case.prior.prox(x, step), "a step per entry of a prior that is not separable",
+                     (ValueError,))
         return
     u = case.prior.prox(x, step)
     at = tuple(n // 2 for n in x.shape)

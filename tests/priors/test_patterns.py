@@ -1,0 +1,120 @@
+"""Patterns: exact counts, ties, axes, and what is refused."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsepriors.priors import NM, Balanced, Block, Channel, Pattern, Prior, Unstructured, pack_mask, unpack_mask
+
+
+def scores(*shape, seed=0):
+    return torch.randint(-4, 5, shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@given(st.integers(1, 60), st.floats(0, 1), st.integers(0, 999))
+def test_unstructured_keeps_the_exact_count(n, density, seed):
+    s = scores(n, seed=seed)
+    mask = Unstructured(density).mask(s)
+    assert int(mask.sum()) == max(1, round(n * density))
+    assert s[mask].min() >= (s[~mask].max() if (~mask).any() else -torch.inf)
+    assert int(Unstructured(density, allow_empty=True).mask(s).sum()) == round(n * density)
+
+
+def test_halves_round_to_even():
+    assert [int(Unstructured(0.5).mask(torch.ones(n)).sum()) for n in (1, 3, 5, 7)] == [1, 2, 2, 4]
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (4, 8, 3, 3), (8,)])
+def test_nm_groups_run_along_the_inputs(shape):
+    s = scores(*shape)
+    mask = NM(2, 4).mask(s)
+    axis = min(1, len(shape) - 1)
+    groups = mask.movedim(axis, -1).reshape(-1, 4)
+    assert (groups.sum(dim=1) == 2).all()
+    assert NM(2, 4).density == 0.5
+
+
+def test_nm_tail_stays_dense():
+    mask = NM(1, 4, pad="tail").mask(scores(3, 10))
+    assert mask[:, 8:].all()
+    assert (mask[:, :8].reshape(3, 2, 4).sum(dim=-1) == 1).all()
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4, dim=1), Block(0.5, (1, 2)), Channel(0.5, dim=1), Balanced(0.5),
+                                     Unstructured(0.4)], ids=repr)
+def test_projection_is_the_nearest_point(pattern):
+    """Against every support of the same size that the pattern could have."""
+    x = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    near = float((pattern.project(x) - x).norm())
+    count = int(pattern.mask(x).sum())
+    rivals = 0
+    for support in itertools.combinations(range(8), count):
+        rival = torch.zeros(8, dtype=torch.bool)
+        rival[list(support)] = True
+        y = torch.where(rival.reshape(2, 4), x, 0)
+        if float(pattern.value(y)) == 0:
+            rivals += 1
+            assert near <= float((y - x).norm()) + 1e-12
+    assert rivals >= 2
+
+
+def test_block_channel_balanced_counts():
+    s = scores(8, 12, seed=5)
+    blocks = Block(0.25, (4, 3)).mask(s).unflatten(0, (2, 4)).unflatten(2, (4, 3)).sum(dim=(1, 3))
+    assert sorted(blocks.flatten().tolist()) == [0] * 6 + [12] * 2
+    assert sorted(Channel(0.5).mask(s).sum(dim=1).tolist()) == [0] * 4 + [12] * 4
+    assert Balanced(0.25).mask(s).sum(dim=1).tolist() == [3] * 8
+    assert Balanced(0.25, dim=0).mask(s).sum(dim=0).tolist() == [2] * 12
+
+
+def test_no_negative_zeros_are_stored():
+    x = -torch.ones(8)
+    assert not torch.signbit(NM(2, 4).project(x)[2:4]).any()
+
+
+def test_complex_scores_count_by_modulus():
+    z = torch.tensor([3j, 1.0, -2.0, 0.5], dtype=torch.complex64)
+    assert NM(2, 4).mask(z).tolist() == [True, False, True, False]
+
+
+@given(st.integers(0, 40), st.integers(0, 99))
+def test_bits_round_trip(n, seed):
+    mask = scores(n, seed=seed) > 0
+    bits = pack_mask(mask)
+    assert bits.numel() == -(-n // 8)
+    assert torch.equal(unpack_mask(bits, (n,)), mask)
+
+
+def test_at_changes_the_density_and_nothing_else():
+    assert Block(0.5, (2, 2), "l1").at(0.1) == Block(0.1, (2, 2), "l1")
+    pattern = Channel(0.3, 1, dims=2)
+    assert Prior.from_dict(json.loads(json.dumps(pattern.to_dict()))) == pattern
+    assert isinstance(pattern, Pattern)
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize(("call", "error", "words"), [
+    (lambda: Unstructured(1.5), ValueError, r"density must be in \[0, 1\], got 1.5"),
+    (lambda: Unstructured(-0.1), ValueError, "density must be finite and nonnegative"),
+    (lambda: Unstructured(float("nan")), ValueError, "density"),
+    (lambda: NM(5, 4), ValueError, "n must be from 1 to 4, got 5"),
+    (lambda: NM(0, 4), ValueError, "n must be from 1 to 4, got 0"),
+    (lambda: NM(2, 4, pad="zero"), ValueError, "pad must be one of"),
+    (lambda: NM(2, 4).mask(torch.ones(3, 6)), ValueError, "an axis of 6 entries cannot be cut into groups of m = 4"),
+    (lambda: NM(2, 4).at(0.3), TypeError, "fixes its own density"),
+    (lambda: NM(2, 4, dim=3).mask(torch.ones(4, 4)), ValueError, "dim = 3 is not an axis"),
+    (lambda: Block(0.5, (3, 3)).mask(torch.ones(4, 4)), ValueError, r"multiples of the block \(3, 3\)"),
+    (lambda: Block(0.5, pool="mean"), ValueError, "pool must be one of"),
+    (lambda: Channel(0.5, dim=2).mask(torch.ones(4, 4)), ValueError, "dim = 2 is not an axis"),
+    (lambda: Unstructured(0.5).mask(torch.tensor([1.0, float("nan")])), FloatingPointError, "NaN or infinite"),
+    (lambda: Unstructured(0.5).mask(torch.ones(3, dtype=torch.int64)), TypeError, "floating point"),
+    (lambda: pack_mask(torch.ones(3)), TypeError, "boolean"),
+    (lambda: unpack_mask(torch.zeros(3, dtype=torch.uint8), (4,)), ValueError, "is 1 bytes"),
+])
+def test_bad_input(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
