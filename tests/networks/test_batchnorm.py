@@ -10,11 +10,10 @@ from sparsepriors.networks.batchnorm import batchnorm_moments, recalibrate_batch
 def network():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 3), nn.BatchNorm2d(5))
     with torch.no_grad():
-        for m in model:
-            if isinstance(m, nn.BatchNorm2d):
-                m.running_mean.normal_()
-                m.running_var.uniform_(0.5, 2)
-                m.weight.uniform_(0.5, 2)
+        for name in ("1", "4"):
+            model.get_buffer(f"{name}.running_mean").normal_()
+            model.get_buffer(f"{name}.running_var").uniform_(0.5, 2)
+            model.get_parameter(f"{name}.weight").uniform_(0.5, 2)
     return model.eval()
 
 
@@ -47,9 +46,10 @@ def test_plain_recalibration_is_what_training_would_collect():
     expected(x)
     recalibrate_batchnorm(model, x)
     n = 16 * 8 * 8
-    torch.testing.assert_close(model[1].running_mean, expected[1].running_mean)
-    torch.testing.assert_close(model[1].running_var, expected[1].running_var * (n - 1) / n)   # biased
-    torch.testing.assert_close(model[4].running_mean, expected[4].running_mean, rtol=1e-4, atol=1e-5)
+    ours, theirs = dict(model.named_buffers()), dict(expected.named_buffers())
+    torch.testing.assert_close(ours["1.running_mean"], theirs["1.running_mean"])
+    torch.testing.assert_close(ours["1.running_var"], theirs["1.running_var"] * (n - 1) / n)   # ours is biased
+    torch.testing.assert_close(ours["4.running_mean"], theirs["4.running_mean"], rtol=1e-4, atol=1e-5)
 
 
 def test_matched_channels_have_the_dense_moments():
@@ -73,7 +73,7 @@ def test_a_dead_channel_gets_its_dense_mean():
     dense, x = network(), torch.randn(8, 3, 10, 10)
     dead = copy.deepcopy(dense)
     with torch.no_grad():
-        dead[0].weight[2] = 0
+        dead.get_parameter("0.weight")[2] = 0
     recalibrate_batchnorm(dead, x, like=batchnorm_moments(dense, x))
     a, b = outputs(dense, x)[0][:, 2], outputs(dead, x)[0][:, 2]
     assert float(b.std()) < 1e-5
@@ -89,7 +89,7 @@ def test_weights_and_modes_are_untouched():
     assert model[4].training
     assert not model[1].training
     assert all(torch.equal(p, before[k]) for k, p in model.named_parameters())
-    assert int(model[1].num_batches_tracked) == 0
+    assert int(model.get_buffer("1.num_batches_tracked")) == 0
     assert not any(m._forward_pre_hooks for m in model)
 
 

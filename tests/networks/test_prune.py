@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sparsepriors.priors.patterns import NM, Channel, Unstructured
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from sparsepriors.networks.prune import prune
 from sparsepriors.networks.sparse import ERK, Global, RandomScore, Selector
+from sparsepriors.priors.patterns import NM, Channel, Unstructured
 
 
 def network():
@@ -39,7 +39,8 @@ def test_counts_are_exact_and_everything_else_is_untouched(density, how, seed, t
     elif how == "global":
         assert sum(kept.values()) == max(1, round(sum(sizes.values()) * density))
     else:
-        assert abs(sum(kept.values()) - density * sum(sizes.values())) <= 0.5 * len(sizes) + 0.5 * len(sizes)
+        # each layer rounds, and keeps at least one weight
+        assert abs(sum(kept.values()) - density * sum(sizes.values())) <= len(sizes)
     for name, w in weights(model).items():
         mask, old = done.masks[name], weights(before)[name]
         assert torch.equal(w[mask], old[mask])
@@ -87,7 +88,7 @@ def test_whole_output_channels_are_zeroed():
 
 
 def test_masks_equal_those_of_torch():
-    model, peer = network(), None
+    model = network()
     peer = copy.deepcopy(model)
     masks = prune(model, Unstructured(0.3), distribution=Global()).masks
     layers = {f"{n}.weight": m for n, m in peer.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
@@ -136,11 +137,11 @@ def test_a_refused_call_leaves_the_model_alone(change, error, message):
 def test_weights_that_are_not_numbers_are_refused():
     model = network()
     with torch.no_grad():
-        model[3].weight[0] = float("nan")
-    kept = model[0].weight.clone()
+        model.get_parameter("3.weight")[0] = float("nan")
+    kept = model.get_parameter("0.weight").clone()
     with pytest.raises(ValueError, match=r"3\.weight holds NaN"):
         prune(model, Unstructured(0.5))
-    assert torch.equal(model[0].weight, kept)
+    assert torch.equal(model.get_parameter("0.weight"), kept)
 
 
 @pytest.mark.public_door

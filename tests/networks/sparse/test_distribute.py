@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sparsepriors.priors.patterns import NM, Unstructured
 
 from sparsepriors.networks.sparse import ERK, Global, Uniform
+from sparsepriors.priors.patterns import NM, Channel, Unstructured
 
 shapes = st.dictionaries(
     st.text("abc", min_size=1, max_size=3),
@@ -70,6 +70,15 @@ def test_global_keeps_the_exact_count_of_the_best(sizes, density, seed):
     kept = torch.cat([scores[n][m] for n, m in masks.items()])
     dropped = torch.cat([scores[n][~m] for n, m in masks.items()])
     assert dropped.numel() == 0 or kept.min() >= dropped.max()
+
+
+def test_erk_spreads_any_pattern_that_has_a_density():
+    scores = {"a": torch.rand(64, 32), "b": torch.rand(16, 8)}
+    masks = ERK().masks(Channel(0.5), scores)
+    kept = {n: int(m.any(dim=1).sum()) for n, m in masks.items()}
+    each = ERK().densities({"a": (64, 32), "b": (16, 8)}, 0.5)
+    assert kept == {"a": round(64 * each["a"]), "b": round(16 * each["b"])}
+    assert kept["b"] / 16 > kept["a"] / 64
 
 
 def test_uniform_is_the_pattern_in_every_layer():

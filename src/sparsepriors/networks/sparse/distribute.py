@@ -89,9 +89,8 @@ class ERK(Distribution):
 
     def _masks(self, pattern: Pattern, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         density = getattr(pattern, "density", None)
-        if not isinstance(pattern, Unstructured) or density is None:
-            raise TypeError(f"ERK spreads the density of Unstructured patterns, {type(pattern).__name__} has a density "
-                            f"in each layer; use Uniform()")
+        if density is None:
+            raise TypeError(f"ERK needs a pattern with a density, got {pattern}")
         each = self.densities({name: tuple(s.shape) for name, s in scores.items()}, density)
         return {name: _mask(name, pattern.at(each[name]), score) for name, score in scores.items()}
 
