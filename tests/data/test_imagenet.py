@@ -63,15 +63,6 @@ def test_all_photographs_are_read():
     assert len(PHOTOS) == 20
 
 
-@pytest.mark.public_door
-def test_photographs_have_names_and_packages(monkeypatch):
-    with pytest.raises(ValueError, match="did you mean 'chelsea'"):
-        photos(("chelse",))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="scikit-learn"):
-        photos(("china",))
-
-
 def test_class_folders_are_read_in_order(tmp_path):
     for label, name in enumerate(("b", "a", "c")):
         (tmp_path / name).mkdir()

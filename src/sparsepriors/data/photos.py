@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors.data.find import Source, find_file
 from sparsepriors.data.imagenet import read_image
 
 _SKIMAGE, _SKLEARN, _MATPLOTLIB = ("skimage", "data"), ("sklearn", "datasets/images"), ("matplotlib",
@@ -43,8 +43,8 @@ def photos(names: Iterable[str] = PHOTOS) -> dict[str, UInt8[Tensor, "3 height w
     ------
     ValueError
         If a name is not one of `PHOTOS`.
-    ImportError
-        If the package that ships a photograph is not installed.
+    FileNotFoundError
+        If the package that ships a photograph is not installed; the message names it.
     """
     return {name: read_image(_path(_checks.one_of("photograph", name, PHOTOS))) for name in names}
 
@@ -56,8 +56,4 @@ def luma(photo: UInt8[Tensor, "3 height width"]) -> Float[Tensor, "height width"
 
 def _path(name: str) -> Path:
     (package, folder), file = _FILES[name]
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ImportError(f"the photograph {name!r} is in the package {_PIP[package]}: "
-                          f"pip install 'sparsepriors[networks]'")
-    return Path(spec.origin).parent / folder / file
+    return find_file(Source(file, package=package, path=f"{folder}/{file}", pip=_PIP[package]))
