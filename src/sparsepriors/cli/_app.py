@@ -45,7 +45,7 @@ def list_papers(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(slug: Annotated[str, typer.Argument(help="Slug of an experiment, or the path of a paper module (.py).")],
-         results: Annotated[Path, typer.Option(help="Folder with results to show beside the claims.")] = Path("results"),
+         results: Annotated[Path, typer.Option(help="Folder of results to show.")] = Path("runs/results"),
          as_json: AsJson = False) -> None:
     """Show one experiment: citation, method, claims and, where they were measured, verdicts."""
     from sparsepriors.cli import _show
@@ -78,7 +78,7 @@ def run(
 
 @app.command(epilog=_door.EXIT_CODES)
 def report(
-    results: Annotated[Path, typer.Option(help="Folder of results files, as `run` writes them.")] = Path("runs/results"),
+    results: Annotated[Path, typer.Option(help="Folder of results, as `run` writes them.")] = Path("runs/results"),
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page with every result: claims beside measurements, figures, provenance."""
@@ -97,6 +97,33 @@ def demo(
     from sparsepriors.cli import _demo
 
     _demo.demo(out, device=device, quiet=quiet)
+
+
+@app.command(epilog=_door.EXIT_CODES)
+def radar(
+    measurement: Annotated[Path, typer.Argument(help="A .npz, .mat or .safetensors file with y (frequencies, "
+                                                     "transmitters, receivers; complex), freqs (Hz), tx and rx (m).")],
+    out: Annotated[Path, typer.Option(help="The volume, .npz or .safetensors.")] = Path("volume.npz"),
+    low: Annotated[str, typer.Option(help="Lowest x,y,z of the scene, metres.")] = "-0.15,-0.15,0.35",
+    high: Annotated[str, typer.Option(help="Highest x,y,z of the scene, metres.")] = "0.15,0.15,0.65",
+    shape: Annotated[str, typer.Option(help="Voxels along x,y,z.")] = "25,25,49",
+    prior: Annotated[str, typer.Option(help="network, tv, tv-inexact or l1; or adjoint, backprojection, kirchhoff for "
+                                            "a direct inversion.")] = "network",
+    snr: Annotated[float, typer.Option(help="Signal-to-noise ratio of the data, dB.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(help="Use so many of the frequencies, evenly spread.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Iterations at most.")] = None,
+    swap_yz: Annotated[bool, typer.Option("--swap-yz", help="The antennas' second coordinate points at the scene.")]
+        = False,
+    device: Device = "cpu",
+    picture: Annotated[Path | None, typer.Option(help="Also draw projections of the magnitude, .png.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Image a scene from your own near-field radar measurement."""
+    from sparsepriors.cli import _radar
+
+    _radar.radar(measurement, out, low=low, high=high, shape=shape, prior=prior, snr_db=snr, steps=steps,
+                 iterations=iterations, swap_yz=swap_yz, device=device, picture=picture, quiet=quiet, as_json=as_json)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -17,7 +18,8 @@ from sparsepriors import kernels
 from sparsepriors.cli import _door
 from sparsepriors.runs.machine import machine
 
-_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*(?P<version>[^;\[]*)(?:;.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
+_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*(?P<version>[^;\[]*)"
+                          r"(?:;.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
 _NOT_ROOMS = {"dev", "docs", "peers"}
 
 
@@ -39,7 +41,7 @@ def doctor(*, as_json: bool) -> None:
         ("cpu", f"{here['cpu']}, {here['cores']} cores, {here['instruction_set']}"),
         ("threads", f"{found['threads']['intra_op']} in an operation, {found['threads']['inter_op']} between them"),
         ("gpu", here["gpu"] or f"none: {found['gpu_reason']}"),
-        ("kernels", ", ".join(f"{k} {v}" for k, v in found["kernels"].items())),
+        ("kernels", _kernels(found["kernels"])),
     ):
         table.add_row(name, escape(str(value)))
     console.print(table)
@@ -61,7 +63,7 @@ def examine() -> dict[str, Any]:
         "threads": {"intra_op": torch.get_num_threads(), "inter_op": torch.get_num_interop_threads(),
                     "omp_num_threads": os.environ.get("OMP_NUM_THREADS")},
         "gpu_reason": _gpu_reason(),
-        "kernels": kernels.info(),
+        "kernels": asdict(kernels.info()),
         "rooms": rooms(metadata.requires("sparsepriors") or []),
     }
 
@@ -80,6 +82,15 @@ def rooms(requirements: list[str]) -> list[dict[str, Any]]:
              "get": f"{sys.executable} -m pip install 'sparsepriors[{room}]'"} for room, missing in needs.items()]
 
 
+def _kernels(found: dict[str, Any]) -> str:
+    """Which body each kernel has here, and why it is not the fast one."""
+    bodies: dict[str, list[str]] = {}
+    for name, body in found["kernels"].items():
+        bodies.setdefault(body, []).append(name)
+    text = "; ".join(f"{body}: {', '.join(names)}" for body, names in bodies.items())
+    return text if found["native"] else f"{text} ({found['why_not']})"
+
+
 def _lack(name: str, wanted: str) -> str:
     """What is wrong with a distribution, or nothing."""
     try:
@@ -88,7 +99,7 @@ def _lack(name: str, wanted: str) -> str:
         return name
     least = re.search(r">=\s*([\d.]+)", wanted)
     exact = re.search(r"==\s*([\w.]+)", wanted)
-    if least and _numbers(here) < _numbers(least[1]) or exact and here != exact[1]:
+    if (least and _numbers(here) < _numbers(least[1])) or (exact and here != exact[1]):
         return f"{name} {wanted} (here {here})"
     return ""
 

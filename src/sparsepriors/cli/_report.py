@@ -14,7 +14,7 @@ def report(results: Path, out: Path) -> None:
     from sparsepriors.gallery import write_report
 
     if not results.is_dir():
-        _door.fail(f"there is no results folder {results}; `sparsepriors run` makes one, or name another with --results")
+        _door.fail(f"there is no results folder {results}; `sparsepriors run` makes one, --results names another")
     if out.is_dir():
         _door.fail(f"{out} is a folder; --out names the page, such as {out / 'report.html'}")
     try:

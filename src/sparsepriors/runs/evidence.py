@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean, stdev
+from typing import Any
 
 from sparsepriors import _checks
 from sparsepriors.runs.paper import Claim
@@ -174,7 +175,7 @@ def wilcoxon(ours: Sequence[float], baseline: Sequence[float], *, alternative: s
     if not d:
         return TestResult(0.0, 1.0, len(ours))
     method = "exact" if len(d) <= 25 and len({abs(v) for v in d}) == len(d) else "asymptotic"
-    found = stats.wilcoxon(d, alternative=alternative, method=method)
+    found: Any = stats.wilcoxon(d, alternative=alternative, method=method)
     return TestResult(float(found.statistic), float(found.pvalue), len(ours))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparsepriors.runs.run import Run
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+URL = re.compile(r"https://[^\s\"'<>]+")
 _MAX_LINE = 240
 
 
@@ -101,7 +102,7 @@ class Paper:
         for name in ("title", "authors", "room"):
             _line(f"Paper.{name}", getattr(self, name))
         _checks.count("Paper.year", self.year, low=1800, high=2200)
-        if not isinstance(self.url, str) or not re.fullmatch(r"https://[^\s\"'<>]+", self.url):
+        if not isinstance(self.url, str) or not URL.fullmatch(self.url):
             raise ValueError(f"Paper.url must be an https address, got {self.url!r}")
         if not isinstance(self.method, tuple) or not 1 <= len(self.method) <= 5:
             raise ValueError(f"Paper.method must be a tuple of one to five lines, got {self.method!r:.200}")

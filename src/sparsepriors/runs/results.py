@@ -43,6 +43,8 @@ def collect(paper: Paper, scale: Scale, folders: Sequence[str | os.PathLike[str]
         raise ValueError(f"each seed counts once, got {seeds}")
     return {
         "slug": paper.slug,
+        "paper": {"title": paper.title, "authors": paper.authors, "year": paper.year, "url": paper.url,
+                  "room": paper.room, "method": list(paper.method)},
         "scale": scale.value,
         "seeds": seeds,
         "machine": runs[0].machine,

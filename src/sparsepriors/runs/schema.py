@@ -15,7 +15,7 @@ from typing import Any
 
 from sparsepriors import _files
 from sparsepriors.runs.evidence import Verdict
-from sparsepriors.runs.paper import Scale
+from sparsepriors.runs.paper import URL, Scale
 
 MAX_BYTES = 8_000_000
 _MAX_TEXT = 4000
@@ -158,6 +158,11 @@ def _figure_file(where: str, value: Any) -> None:
         _fail(where, "the relative path of a png, webp or svg file inside the results folder", value)
 
 
+def _url(where: str, value: Any) -> None:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT or not URL.fullmatch(value):
+        _fail(where, "an https address", value)
+
+
 _INTERVAL = _object({"mean": _maybe(_number), "low": _maybe(_number), "high": _maybe(_number), "n": _natural})
 _CLAIM = _object({
     "id": _slug, "text": _text, "published": _text, "verdict": _among(*(v.value for v in Verdict)),
@@ -166,8 +171,10 @@ _CLAIM = _object({
     "better": _among("higher", "lower"), "why": _text,
 })
 _FIGURE = _object({"name": _text, "file": _figure_file, "caption": _text, "alt": _text})
+_PAPER = _object({"title": _text, "authors": _text, "year": _natural, "url": _url, "room": _text,
+                  "method": _list(_text, 5)})
 _RESULTS = _object({
     "slug": _slug, "scale": _among(*(s.value for s in Scale)), "seeds": _list(_natural, 10_000), "machine": _machine,
     "version": _text, "seconds": _number, "peak_rss_mb": _number, "rows": _list(_row, 20_000),
     "claims": _list(_CLAIM, 100),
-}, optional={"figures": _list(_FIGURE, 100)})
+}, optional={"paper": _PAPER, "figures": _list(_FIGURE, 100)})
