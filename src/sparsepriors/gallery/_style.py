@@ -46,7 +46,6 @@ th:last-child,td:last-child{padding-right:0}
 td.n,th.n{text-align:right;white-space:nowrap}
 .claims td{padding-top:.95rem;padding-bottom:.95rem}
 .claims .text{font:1rem/1.45 var(--serif);display:block;margin-bottom:.25rem}
-.claims td:first-child{width:38%}
 .value{white-space:nowrap}.of{display:block;color:var(--soft);font-size:.8125rem}
 .chip{display:inline-block;font:500 .8125rem/1.4 var(--sans);padding:.05rem .55rem;border:1px solid;border-radius:1rem;
 white-space:nowrap}
@@ -54,7 +53,8 @@ white-space:nowrap}
 .chip.failed{color:var(--bad)}
 .dots{white-space:nowrap;letter-spacing:.15em;font-size:.9375rem}
 .dots .held{color:var(--accent)}.dots .nothel{color:var(--bad)}.dots .inconc{color:var(--soft)}
-svg.forest{display:block;width:11rem;max-width:100%;height:2.5rem;overflow:visible}
+svg.forest{display:block;width:11rem;height:2.5rem;overflow:visible}
+.claims td:first-child{width:32%}
 .forest .axis{stroke:var(--line)}.forest .zero{stroke:var(--soft)}.forest .goal{stroke:var(--soft);stroke-dasharray:2 2}
 .forest .bar{stroke:var(--accent);stroke-width:2}.forest .dot{fill:var(--accent)}
 .forest .nothel.bar{stroke:var(--bad)}.forest .nothel.dot{fill:var(--bad)}
@@ -73,7 +73,8 @@ details td,details th{padding:.3rem 1rem .3rem 0}
 details .scroll+.scroll,details .note{margin-top:1.25rem}
 th button{all:unset;cursor:pointer;color:inherit}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
-.filter{font:.875rem var(--sans);display:flex;flex-wrap:wrap;gap:.4rem 1.25rem;margin:0 0 1rem;color:var(--soft)}
+.filter{border:0;padding:0;font:.875rem var(--sans);display:flex;flex-wrap:wrap;gap:.4rem 1.25rem;margin:0 0 1rem;color:var(--soft)}
+.filter legend{float:left;margin-right:1.25rem;padding:0}
 .filter input{accent-color:var(--accent);margin:0 .35rem 0 0}
 .error{border-left:2px solid var(--bad);padding:.6rem .9rem;background:var(--wash);font:.875rem/1.5 var(--sans)}
 footer{padding-top:3rem;padding-bottom:4rem;margin-top:5rem;border-top:1px solid var(--line)}

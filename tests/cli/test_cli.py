@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sparsepriors import papers
+from sparsepriors.cli import app
+from sparsepriors.cli._doctor import rooms
+
+TINY = str(Path(__file__).parent.parent / "tiny_paper.py")
+
+
+def call(*args):
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+def test_run_judges_reports_and_resumes(tmp_path):
+    done = call("run", TINY, "--out", tmp_path, "--json")
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)[0]
+    assert record["ok"]
+    assert record["results"]["claims"][0]["verdict"] == "held"
+    assert [r["state"] for r in record["runs"]] == ["done"] * 5
+    again = json.loads(call("run", TINY, "--out", tmp_path, "--json", "--resume").stdout)[0]
+    assert again["results"]["rows"] == record["results"]["rows"]
+    page = tmp_path / "page.html"
+    assert call("report", "--results", tmp_path / "results", "--out", page).exit_code == 0
+    assert "A tiny experiment" in page.read_text()
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    (["run", TINY, "--scale", "smok"], "did you mean smoke?"),
+    (["run", TINY, "--seeds", "0,x"], "distinct whole numbers"),
+    (["run", TINY, "--seeds", "1,1"], "distinct whole numbers"),
+    (["run", TINY, "--device", "gpu9"], "--device takes cpu"),
+    (["run", TINY, "--data", "/nowhere/at/all"], "does not exist"),
+    (["run", "nowhere.py"], "no paper module"),
+    (["show", "prune-pretrainde"], "did you mean prune-pretrained?"),
+])
+def test_wrong_usage_is_answered_with_code_2(args, said):
+    answer = call(*args)
+    assert answer.exit_code == 2
+    assert said in " ".join(answer.stderr.split())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = call("run", TINY, "--out", tmp_path / "file" / "runs")
+    assert answer.exit_code == 1
+    assert answer.stderr.count("\n") == 1
+    assert "cannot be used" in answer.stderr
+
+
+def test_a_failing_experiment_is_reported_with_code_1(tmp_path):
+    paper = tmp_path / "bad.py"
+    head = Path(TINY).read_text().split("def run(")[0]
+    paper.write_text(head + "def run(scale, seed, run):\n    raise KeyError('x')\n")
+    answer = call("run", paper, "--out", tmp_path / "runs", "--json")
+    assert answer.exit_code == 1
+    assert "KeyError" in json.loads(answer.stdout)[0]["error"]
+
+
+def test_an_interrupted_run_says_how_to_continue(tmp_path):
+    paper = tmp_path / "stop.py"
+    paper.write_text(Path(TINY).read_text().replace("total = 0.0", "total = 0.0\n    raise KeyboardInterrupt"))
+    answer = call("run", paper, "--out", tmp_path / "runs")
+    assert answer.exit_code == 130
+    assert "--resume" in answer.stderr
+
+
+def test_list_show_and_doctor_speak_json():
+    listed = json.loads(call("list", "--json").stdout)
+    assert [r["slug"] for r in listed] == papers.slugs()
+    assert json.loads(call("show", TINY, "--json").stdout)["slug"] == "tiny-paper"
+    found = json.loads(call("doctor", "--json").stdout)
+    assert {"sparsepriors", "machine", "threads", "kernels", "rooms"} <= set(found)
+
+
+def test_a_missing_room_comes_with_its_command():
+    found = rooms(['numpy>=1; extra == "full"', 'no-such-package-here; extra == "bare"', 'torch>=999; extra == "new"'])
+    assert [r["usable"] for r in found] == [True, False, False]
+    assert "sparsepriors[bare]" in found[1]["get"]

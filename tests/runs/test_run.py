@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsepriors import papers
+from sparsepriors.runs import Claim, Experiment, Paper, Run, Scale
+from sparsepriors.runs.execute import execute, read_status
+from sparsepriors.runs.results import aggregate, collect, publish
+from sparsepriors.runs.schema import read_results
+
+TINY = papers.from_file(Path(__file__).parent.parent / "tiny_paper.py")
+
+
+def start(folder, **kwargs):
+    return Run.start(TINY, folder, **{"scale": Scale.SMOKE, "seed": 0, **kwargs})
+
+
+def test_a_unit_of_work_is_computed_once_in_the_life_of_a_folder(tmp_path):
+    first = start(tmp_path / "r").once("u", lambda: {"a": torch.tensor(1.5), "b": (1, 2), "c": float("nan")})
+    again = start(tmp_path / "r", resume=True).once("u", lambda: pytest.fail("computed twice"))
+    assert again["a"] == first["a"] == 1.5
+    assert again["b"] == [1, 2]
+    assert again["c"] != again["c"]
+
+
+def test_tensors_come_back_bit_for_bit(tmp_path):
+    x = torch.randn(3, 4, dtype=torch.complex64).T
+    start(tmp_path / "r").tensors("t", lambda: {"x": x})
+    assert torch.equal(start(tmp_path / "r", resume=True).tensors("t", dict)["x"], x)
+
+
+def test_a_folder_is_not_mixed(tmp_path):
+    start(tmp_path / "r")
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        start(tmp_path / "r")
+    with pytest.raises(ValueError, match="seed was 0, is 1"):
+        start(tmp_path / "r", seed=1, resume=True)
+
+
+@pytest.mark.public_door
+def test_bad_input_is_named(tmp_path):
+    run = start(tmp_path / "r")
+    with pytest.raises(ValueError, match="key must be"):
+        run.once("../up", dict)
+    with pytest.raises(TypeError, match="must return a dict"):
+        run.once("k", lambda: 3)
+    with pytest.raises(TypeError, match="Run.tensors"):
+        run.once("t", lambda: {"x": torch.ones(2)})
+    with pytest.raises(ValueError, match="two units"):
+        run.once("k", dict)
+    with pytest.raises(ValueError, match="did you mean 'better'"):
+        run.claim("beter", ours=1.0, baseline=1.0)
+    with pytest.raises(TypeError, match="scalar"):
+        run.log(x=[1])
+    with pytest.raises(ValueError, match="hyphens"):
+        Claim("A b", "t", "p", "b")
+    with pytest.raises(ValueError, match="https"):
+        Paper("a", "t", "a", 2000, "javascript:alert(1)", "r", ("m",), ())
+
+
+def test_a_finished_run_is_judged_and_its_record_keeps_the_shape(tmp_path):
+    folders = [execute(TINY, tmp_path, scale=Scale.DEFAULT, seed=s) for s in range(5)]
+    record = read_results(publish(TINY.paper, Scale.DEFAULT, folders, tmp_path / "results"))
+    assert {"slug", "scale", "seeds", "machine", "version", "seconds", "peak_rss_mb", "rows",
+            "claims"} <= set(record)
+    assert record["claims"][0]["verdict"] == "held"
+    assert record["claims"][0]["measured"]["n"] == 5
+    assert len(record["rows"]) == 12
+
+
+def test_an_earlier_run_is_kept_aside_and_a_finished_one_is_not_repeated(tmp_path):
+    folder = execute(TINY, tmp_path, scale=Scale.SMOKE, seed=0)
+    execute(TINY, tmp_path, scale=Scale.SMOKE, seed=0)
+    assert (folder.parent / "seed-0.earlier-1" / "config.json").exists()
+    execute(TINY, tmp_path, scale=Scale.SMOKE, seed=0, resume=True)
+    status = read_status(folder)
+    assert status is not None
+    assert (status.state, status.attempts) == ("done", 1)
+
+
+def test_a_failure_is_recorded_and_an_unfinished_run_is_not_judged(tmp_path):
+    def broken(scale, seed, run):
+        raise RuntimeError("no luck")
+
+    with pytest.raises(RuntimeError, match="no luck"):
+        execute(Experiment(TINY.paper, broken), tmp_path, scale=Scale.SMOKE, seed=0)
+    folder = tmp_path / "tiny-paper" / "smoke" / "seed-0"
+    assert json.loads((folder / "status.json").read_text())["error"] == "RuntimeError: no luck"
+    with pytest.raises(ValueError, match="not finished: failed"):
+        collect(TINY.paper, Scale.SMOKE, [folder])
+
+
+def test_rows_of_seeds_are_merged_by_text_and_order():
+    rows = {s: [{"m": "a", "k": 1, "v": float(s)}, {"m": "a", "k": 2, "v": 7.0}] for s in range(3)}
+    table = aggregate(rows)
+    assert [r["k"] for r in table] == [1, 2]
+    assert (table[0]["v"]["mean"], table[0]["v"]["n"], table[1]["v"]) == (1.0, 3, 7.0)
+    rows[1].pop()
+    assert {r["seed"] for r in aggregate(rows)} == {0, 1, 2}
