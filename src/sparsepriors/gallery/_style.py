@@ -73,7 +73,8 @@ details td,details th{padding:.3rem 1rem .3rem 0}
 details .scroll+.scroll,details .note{margin-top:1.25rem}
 th button{all:unset;cursor:pointer;color:inherit}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
-.filter{border:0;padding:0;font:.875rem var(--sans);display:flex;flex-wrap:wrap;gap:.4rem 1.25rem;margin:0 0 1rem;color:var(--soft)}
+.filter{border:0;padding:0;font:.875rem var(--sans);display:flex;flex-wrap:wrap;gap:.4rem 1.25rem;margin:0 0 1rem;
+  color:var(--soft)}
 .filter legend{float:left;margin-right:1.25rem;padding:0}
 .filter input{accent-color:var(--accent);margin:0 .35rem 0 0}
 .error{border-left:2px solid var(--bad);padding:.6rem .9rem;background:var(--wash);font:.875rem/1.5 var(--sans)}
