@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sparsepriors.priors
-from sparsepriors.priors import L1, TV, L2Ball, Prior
+from sparsepriors.priors import L1, TV, L2Ball, Lq, Prior
 from sparsepriors.testing import PriorCase, check_prior
 from sparsepriors.testing.instances import priors
 from sparsepriors.testing.prior import CHECKS
@@ -79,3 +79,9 @@ def test_broken_priors_are_caught(prior, check):
 def test_a_bare_prior_can_be_checked():
     assert "prox-is-optimal" in check_prior(L2Ball(0.5, dims=1), (6,))
     assert "warm-start-gives-the-prox" in check_prior(PriorCase(TV(0.2), (4, 4), accuracy=1e-4))
+
+
+@pytest.mark.parametrize("q", [0.5, 2 / 3])
+def test_lq_leaves_entries_without_weight_alone(q):
+    x = torch.tensor([1e6, 3.0, 1e6])
+    assert Lq(torch.tensor([0.0, 0.0, 1.0]), q).prox(x).tolist()[:2] == [1e6, 3.0]

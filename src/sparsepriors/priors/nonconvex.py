@@ -1,8 +1,7 @@
 """Nonconvex separable penalties with the exact global proximal operator at every step length.
 
-The scalar problem min over m >= 0 of step * phi(m) + (m - r)^2 / 2, r = |x|, is solved piece by piece: each piece of
-phi contributes its stationary point, clipped to the piece, and the candidate of least objective is taken. That is
-the global minimiser also where the step is so long that the objective is no longer convex. Ties go to the smaller m.
+The scalar problem min over m >= 0 of step * phi(m) + (m - r)^2 / 2, r = |x|, is solved in closed form, also where the
+step is so long that the objective is no longer convex and two local minima compete. Ties go to the smaller m.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -22,29 +20,21 @@ from sparsepriors.priors.penalties import Weighted
 
 @dataclass(frozen=True)
 class Nonconvex(Weighted):
-    """Base: subclasses give phi(m) for moduli m and the candidates of the scalar problem."""
+    """Base: subclasses give phi(m) and the solution of the scalar problem for moduli."""
 
     @abstractmethod
     def _phi(self, m: Tensor) -> Tensor:
         """Penalty per entry, weight included."""
 
     @abstractmethod
-    def _candidates(self, r: Tensor, step: float | Tensor) -> list[Tensor]:
-        """Nonnegative points, besides 0, among which the global minimiser lies."""
+    def _shrink(self, r: Tensor, step: float | Tensor) -> Tensor:
+        """Global minimiser over m >= 0 of step * phi(m) + (m - r)^2 / 2."""
 
     def _value(self, x: Tensor) -> Tensor:
         return self._sum(self._phi(x.abs()))
 
     def _prox(self, x: Tensor, step: float | Tensor) -> Tensor:
-        r = x.abs()
-
-        def better(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            take = b[1] < a[1]
-            return torch.where(take, b[0], a[0]), torch.where(take, b[1], a[1])
-
-        points = [torch.zeros_like(r), *self._candidates(r, step)]
-        scored = [(m, step * self._phi(m) + 0.5 * (m - r).square()) for m in points]
-        return _shapes.rephase(x, reduce(better, scored)[0])
+        return _shapes.rephase(x, self._shrink(x.abs(), step))
 
 
 @dataclass(frozen=True)
@@ -54,8 +44,8 @@ class L0(Nonconvex):
     def _phi(self, m: Tensor) -> Tensor:
         return _shapes.like(self.weight, m) * (m != 0)
 
-    def _candidates(self, r: Tensor, step: float | Tensor) -> list[Tensor]:
-        return [r]
+    def _shrink(self, r: Tensor, step: float | Tensor) -> Tensor:
+        return _hard(r, (2 * _shapes.tensor_like(self.weight, r) * step).sqrt())
 
 
 @dataclass(frozen=True)
@@ -81,28 +71,23 @@ class Lq(Nonconvex):
     def _phi(self, m: Tensor) -> Tensor:
         return _shapes.like(self.weight, m) * m ** self.q
 
-    def _candidates(self, r: Tensor, step: float | Tensor) -> list[Tensor]:
-        t = _shapes.tensor_like(self.weight, r) * step
-        tiny = torch.finfo(r.dtype).tiny
-        # Below these points the scalar objective has no stationary point and 0 is the minimiser.
-        if self.q == 0.5:
-            exists = r > 1.5 * t ** (2 / 3)
-            s = torch.where(exists, r, 1.0)
-            angle = torch.arccos((torch.where(exists, t, 0.0) / 4 * (s / 3) ** -1.5).clamp(max=1))
-            m = 2 / 3 * s * (1 + torch.cos(2 * math.pi / 3 - 2 / 3 * angle))
-        else:
-            exists = r > 2 / 3 * (3 * (2 * t) ** 3) ** 0.25
-            s = torch.where(exists, r, 1.0)
-            lam = 2 * torch.where(exists, t, 0.0).clamp(min=tiny ** 0.5)
-            angle = torch.arccosh((27 / 16 * s.square() * lam ** -1.5).clamp(min=1))
-            a = 2 / math.sqrt(3) * lam ** 0.25 * torch.cosh(angle / 3) ** 0.5
-            m = ((a + (2 * s / a - a.square()).clamp(min=0).sqrt()) / 2) ** 3
-        # One Newton step on m - r + t q m^(q-1) = 0 removes the rounding of the trigonometric form.
-        m = m.clamp(min=tiny)
-        slope = t * self.q * m ** (self.q - 1)
-        curvature = 1 + (self.q - 1) * slope / m
-        newton = m - torch.where(curvature > 0.05, (m - r + slope) / curvature.clamp(min=0.05), 0.0)
-        return [torch.where(exists, newton.clamp(min=0), 0.0)]
+    def _shrink(self, r: Tensor, step: float | Tensor) -> Tensor:
+        q, t = self.q, _shapes.tensor_like(self.weight, r) * step
+        # The jump: at |x| = (2 - q) b the minimiser goes from 0 to 2 (1 - q) b, where b = (2 t (1 - q))^(1/(2-q))
+        # / (2 (1 - q)) (Marjanovic and Solo, 2012, On lq optimization and matrix completion).
+        b = (2 * t * (1 - q)) ** (1 / (2 - q)) / (2 * (1 - q))
+        kept = r > (2 - q) * b
+        some = kept & (b > 1e-20 * r)  # else the penalty moves |x| by less than its rounding
+        rho = torch.where(some, r, 2.0) / torch.where(some, b, 1.0)
+        # In units of b the stationary points depend on rho = |x| / b alone: m - rho + s m^(q-1) = 0. The closed forms
+        # are of order one for moderate rho; for a large one m = rho - s m^(q-1) needs one iteration from rho.
+        near = rho.clamp(max=1e4)
+        m = torch.where(rho <= 1e4, _half(near) if q == 0.5 else _two_thirds(near), rho)
+        slope = q * (2 * (1 - q)) ** (1 - q)
+        # Fixed-point steps contract at least by q / 2 and remove the rounding of the closed forms.
+        for _ in range(2):
+            m = rho - slope * m ** (q - 1)
+        return torch.where(some, m * b, torch.where(kept, r, 0.0))
 
 
 @dataclass(frozen=True)
@@ -127,10 +112,8 @@ class MCP(Nonconvex):
         w = _shapes.like(self.weight, m)
         return torch.where(m <= self.gamma * w, w * m - m.square() / (2 * self.gamma), 0.5 * self.gamma * w * w)
 
-    def _candidates(self, r: Tensor, step: float | Tensor) -> list[Tensor]:
-        w, step = _shapes.tensor_like(self.weight, r), _shapes.tensor_like(step, r)
-        knee = self.gamma * w
-        return [_stationary(r - step * w, 1 - step / self.gamma, torch.zeros_like(knee), knee), torch.maximum(r, knee)]
+    def _shrink(self, r: Tensor, step: float | Tensor) -> Tensor:
+        return _firm(r, step, _shapes.tensor_like(self.weight, r), _shapes.tensor_like(self.gamma, r))
 
 
 @dataclass(frozen=True)
@@ -158,10 +141,15 @@ class SCAD(Nonconvex):
         middle = (2 * a * w * m - m.square() - w * w) / (2 * (a - 1))
         return torch.where(m <= w, w * m, torch.where(m <= a * w, middle, w * w * (a + 1) / 2))
 
-    def _candidates(self, r: Tensor, step: float | Tensor) -> list[Tensor]:
-        w, step, a = _shapes.tensor_like(self.weight, r), _shapes.tensor_like(step, r), self.a
-        middle = _stationary(r - step * a * w / (a - 1), 1 - step / (a - 1), w, a * w)
-        return [torch.minimum(torch.relu(r - step * w), w), middle, torch.maximum(r, a * w)]
+    def _shrink(self, r: Tensor, step: float | Tensor) -> Tensor:
+        w, t, a = _shapes.tensor_like(self.weight, r), _shapes.tensor_like(step, r), self.a
+        soft = torch.relu(r - t * w)
+        # Up to t = a - 1 the objective is convex; beyond, the middle piece bends down and the outer two compete.
+        bends = t >= a - 1
+        middle = ((a - 1) * r - a * t * w) / torch.where(bends, 1.0, a - 1 - t)
+        short = torch.where(r <= (1 + t) * w, soft, torch.where(r <= a * w, middle, r))
+        jump = w * torch.where(t <= a + 1, (a + 1 + t) / 2, (t * (a + 1)).sqrt())
+        return torch.where(bends, torch.where(r <= jump, soft, r), short)
 
 
 @dataclass(frozen=True)
@@ -185,12 +173,16 @@ class LogSum(Nonconvex):
     def _phi(self, m: Tensor) -> Tensor:
         return _shapes.like(self.weight, m) * torch.log1p(m / self.epsilon)
 
-    def _candidates(self, r: Tensor, step: float | Tensor) -> list[Tensor]:
-        t = _shapes.tensor_like(self.weight, r) * step
-        radicand = (r + self.epsilon).square() - 4 * t
+    def _shrink(self, r: Tensor, step: float | Tensor) -> Tensor:
+        t, epsilon = _shapes.tensor_like(self.weight, r) * step, self.epsilon
+        twice = 2 * t.sqrt()
+        # (r + epsilon)^2 - 4 t, factored: it vanishes where the two stationary points meet.
+        radicand = (r + epsilon - twice) * (r + epsilon + twice)
         some = radicand > 0
-        root = torch.where(some, radicand, 1.0).sqrt()
-        return [torch.where(some, torch.relu((r - self.epsilon + root) / 2), 0.0)]
+        m = torch.where(some, torch.relu((r - epsilon + torch.where(some, radicand, 1.0).sqrt()) / 2), 0.0)
+        convex = t <= epsilon * epsilon
+        better = t * torch.log1p(m / epsilon) + 0.5 * (m - r).square() < 0.5 * r.square()
+        return torch.where(torch.where(convex, r * epsilon > t, better), m, 0.0)
 
 
 @dataclass(frozen=True)
@@ -224,19 +216,35 @@ class CEL0(Nonconvex):
         knee = (2 * w).sqrt() / norm
         return torch.where(m < knee, w - 0.5 * (norm * (m - knee)).square(), w)
 
-    def _candidates(self, r: Tensor, step: float | Tensor) -> list[Tensor]:
+    def _shrink(self, r: Tensor, step: float | Tensor) -> Tensor:
         w, norm = _shapes.tensor_like(self.weight, r), _shapes.tensor_like(self.norm, r)
-        step = _shapes.tensor_like(step, r)
-        knee = (2 * w).sqrt() / norm
-        inner = _stationary(r - step * norm * (2 * w).sqrt(), 1 - step * norm.square(), torch.zeros_like(knee), knee)
-        return [inner, torch.maximum(r, knee)]
+        # Expanding the square shows an MCP with weight norm sqrt(2 w) and gamma 1 / norm^2.
+        return _firm(r, step, norm * (2 * w).sqrt(), norm ** -2)
 
 
-def _stationary(numerator: Tensor, curvature: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The zero of ``curvature * m - numerator`` clipped to [low, high]; ``low`` on pieces that are concave.
+def _hard(r: Tensor, threshold: Tensor) -> Tensor:
+    return torch.where(r > threshold, r, 0.0)
 
-    A concave piece has its minimum at an end: ``low``, or ``high``, which the next piece offers.
+
+def _firm(r: Tensor, step: float | Tensor, w: Tensor, gamma: Tensor) -> Tensor:
+    """Solve the scalar problem of MCP: firm thresholding up to step = gamma, hard thresholding beyond."""
+    t = _shapes.tensor_like(step, r)
+    bends = t >= gamma
+    middle = torch.relu(r - t * w) / torch.where(bends, 1.0, 1 - t / gamma)
+    return torch.where(bends, _hard(r, w * (t * gamma).sqrt()), torch.where(r <= gamma * w, middle, r))
+
+
+def _half(rho: Tensor) -> Tensor:
+    """Largest root of m - rho + m^(-1/2) / 2 = 0 for rho >= 3/2 (Xu et al., 2012, theorem 1)."""
+    angle = torch.arccos(0.25 * (rho / 3) ** -1.5)
+    return 2 / 3 * rho * (1 + torch.cos(2 * math.pi / 3 - 2 / 3 * angle))
+
+
+def _two_thirds(rho: Tensor) -> Tensor:
+    """Largest root of m - rho + s m^(-1/3) = 0, s = (2/3)^(4/3), for rho >= 4/3 (Cao, Sun and Xu, 2013).
+
+    With m = 2/3 y^3 it reads y^4 - (3/2) rho y + 1 = 0, a quartic whose resolvent cubic has one real root.
     """
-    convex = curvature > 0
-    m = numerator / torch.where(convex, curvature, 1.0)
-    return torch.where(convex, torch.minimum(torch.maximum(m, low), high), low)
+    p = 1.5 * rho
+    a = (4 / math.sqrt(3) * torch.cosh(torch.arccosh(3 * math.sqrt(3) / 16 * p.square()) / 3)).sqrt()
+    return 2 / 3 * ((a + (2 * p / a - a.square()).clamp(min=1e-12).sqrt()) / 2) ** 3
