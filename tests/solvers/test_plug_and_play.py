@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from sparsepriors.operators import Identity, Matrix
-from sparsepriors.priors import L1, PlugAndPlay
+from sparsepriors.operators import Convolution, Identity, Matrix, gaussian_kernel
+from sparsepriors.priors import L1, TV, PlugAndPlay
 from sparsepriors.solvers import hqs, noise_schedule, pnp_admm, pnp_proximal_gradient, proximal_gradient
 
 F64 = torch.float64
@@ -97,6 +97,13 @@ def test_one_iteration_of_half_quadratic_splitting() -> None:
     torch.testing.assert_close(got.x, 0.8 * x)
 
 
+def test_continuation_removes_blur_and_noise() -> None:
+    image = torch.zeros(24, 24, dtype=F64)
+    image[6:15, 8:18] = 1
+    blur = Convolution(gaussian_kernel(1.2, dtype=F64), (24, 24))
+    y = blur(image) + 0.03 * _draw(24, 24, seed=4)
+    solution = hqs(blur, y, TV(3.0, dims=2), noise_std=0.03)
+    assert torch.linalg.vector_norm(solution.x - image) < 0.6 * torch.linalg.vector_norm(y - image)
 
 
 @pytest.mark.public_door

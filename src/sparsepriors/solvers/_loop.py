@@ -57,7 +57,7 @@ class Items:
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """``part / whole`` with 0 / 0 = 0."""
+    """``part / whole`` with 0 / 0 = 0 (and infinity for other parts of nothing)."""
     return torch.where(part == 0, torch.zeros_like(part), part / whole)
 
 
@@ -207,12 +207,12 @@ class Loop:
         Raises
         ------
         FloatingPointError
-            If the certificate of an item is not finite.
+            If the certificate of an item is NaN, as norms that overflow or hold NaN make it.
         """
         self._iterations += self.active
         if certificate is not None:
             self._certificates = torch.where(self.active, certificate.to(torch.float64), self._certificates)
-            if not bool(torch.isfinite(self._certificates).all()):
+            if bool(torch.isnan(self._certificates).any()):
                 raise FloatingPointError(f"the iterate is not finite any more at iteration {self.iteration}: "
                                          f"{self._cause}")
             self.active = self._certificates > self.tol
