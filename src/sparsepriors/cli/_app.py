@@ -93,10 +93,37 @@ def demo(
     device: Device = "cpu",
     quiet: Quiet = False,
 ) -> None:
-    """Reconstruct a scan and prune a network: a page of pictures in a few minutes."""
+    """Reconstruct a scan, prune a network, image a radar scene: a page of pictures in a few minutes."""
     from sparsepriors.cli import _demo
 
     _demo.demo(out, device=device, quiet=quiet)
+
+
+@app.command(epilog=_door.EXIT_CODES)
+def radar(
+    measurement: Annotated[Path, typer.Argument(help="A .npz, .mat or .safetensors file with y (frequencies, "
+                                                     "transmitters, receivers; complex), freqs (Hz), tx and rx (m).")],
+    out: Annotated[Path, typer.Option(help="The volume, .npz or .safetensors.")] = Path("volume.npz"),
+    low: Annotated[str, typer.Option(help="Lowest x,y,z of the scene, metres.")] = "-0.15,-0.15,0.35",
+    high: Annotated[str, typer.Option(help="Highest x,y,z of the scene, metres.")] = "0.15,0.15,0.65",
+    shape: Annotated[str, typer.Option(help="Voxels along x,y,z.")] = "25,25,49",
+    prior: Annotated[str, typer.Option(help="network, tv, tv-inexact or l1; or adjoint, backprojection, kirchhoff for "
+                                            "a direct inversion.")] = "network",
+    snr: Annotated[float, typer.Option(help="Signal-to-noise ratio of the data, dB.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(help="Use so many of the frequencies, evenly spread.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Iterations at most.")] = None,
+    swap_yz: Annotated[bool, typer.Option("--swap-yz", help="The antennas' second coordinate points at the scene.")]
+        = False,
+    device: Device = "cpu",
+    picture: Annotated[Path | None, typer.Option(help="Also draw projections of the magnitude, .png.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Image a scene from your own near-field radar measurement."""
+    from sparsepriors.cli import _radar
+
+    _radar.radar(measurement, out, low=low, high=high, shape=shape, prior=prior, snr_db=snr, steps=steps,
+                 iterations=iterations, swap_yz=swap_yz, device=device, picture=picture, quiet=quiet, as_json=as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``demo``: experiments, one page of pictures."""
+"""``demo``: three experiments, one page of pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsepriors.gallery.demo import Panel, write_demo
 from sparsepriors.runs.execute import execute_demo
 from sparsepriors.runs.progress import ProgressFactory
 
-PANELS = ("sparse-mri", "prune-pretrained")
+PANELS = ("sparse-mri", "prune-pretrained", "radar-pnp")
 
 
 def demo(out: Path, *, device: str, quiet: bool) -> None:

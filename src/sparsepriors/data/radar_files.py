@@ -68,21 +68,25 @@ class Measurement:
                              f"{tuple(self.y.shape)}")
 
     def subset(self, steps: int, low: float | None = None, high: float | None = None) -> Measurement:
-        """Keep the ``steps`` measured frequencies nearest to an even grid on [low, high] Hz.
+        """Keep ``steps`` of the frequencies in [low, high] Hz: every n-th from the lowest on, n as large as fits.
+
+        Evenly spaced frequencies stay evenly spaced, which keeps the operator's tables small; the highest one kept may
+        therefore lie below ``high``.
 
         Raises
         ------
         TypeError, ValueError
             If fewer frequencies than ``steps`` were measured in that band.
         """
-        _checks.count("steps", steps, low=1, high=len(self.freqs))
-        low = float(self.freqs.min()) if low is None else low
-        high = float(self.freqs.max()) if high is None else high
-        want = torch.linspace(low, high, steps, dtype=self.freqs.dtype)
-        keep = (self.freqs[None] - want[:, None]).abs().argmin(1).unique()
-        if len(keep) != steps:
-            raise ValueError(f"the file has {len(keep)} distinct frequencies near an even grid of {steps} on "
-                             f"[{low:.4g}, {high:.4g}] Hz; ask for fewer steps")
+        _checks.count("steps", steps, low=1)
+        order = torch.argsort(self.freqs)
+        f = self.freqs[order]
+        inside = order[(f >= (f[0] if low is None else low)) & (f <= (f[-1] if high is None else high))]
+        if len(inside) < steps:
+            raise ValueError(f"steps must be at most {len(inside)}, the number of frequencies measured in that band, "
+                             f"got {steps}")
+        stride = (len(inside) - 1) // (steps - 1) if steps > 1 else 1
+        keep = inside[: stride * steps: stride]
         return Measurement(self.y[keep], self.freqs[keep], self.tx, self.rx)
 
 

@@ -12,14 +12,17 @@ with C-SALSA; `migrate` gives the direct inversions that radar practice compares
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 
-from sparsepriors import _checks
+from sparsepriors import _checks, _files
+from sparsepriors.imaging.inexact_tv import InexactTV
 from sparsepriors.operators.radar import BornMIMO
 from sparsepriors.priors import L1, TV, Denoiser, Magnitude, PlugAndPlay, Prior
 from sparsepriors.solvers import Callback, Solution, csalsa
@@ -28,6 +31,9 @@ DENOISER = "radar-unet3d"
 """The shipped weights of the magnitude denoiser."""
 
 MIGRATIONS = ("adjoint", "backprojection", "kirchhoff")
+PRIORS = ("network", "tv", "tv-inexact", "l1")
+TUNING = Path(__file__).with_name("radar_tuning.json")
+"""What was tried when the settings were tuned, and what was chosen."""
 
 
 @dataclass(frozen=True)
@@ -43,43 +49,66 @@ class Settings:
         on the paper's grid is the ratio 1.5.
     max_iter
         Iterations at most.
-    alpha_decay
-        Alpha is divided by this after every iteration.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not positive.
     """
 
     alpha: float
     kappa_ratio: float
     max_iter: int
-    alpha_decay: float = 1.0
 
     def __post_init__(self) -> None:
         _checks.positive("alpha", self.alpha)
         _checks.positive("kappa_ratio", self.kappa_ratio)
         _checks.count("max_iter", self.max_iter, low=1)
-        _checks.positive("alpha_decay", self.alpha_decay)
 
 
-SETTINGS = {
-    "network": Settings(alpha=0.01, kappa_ratio=0.5, max_iter=80),
-    "tv": Settings(alpha=0.02, kappa_ratio=0.5, max_iter=200),
-    "l1": Settings(alpha=0.05, kappa_ratio=0.5, max_iter=200),
-}
-"""Settings by prior, best on average over scenes that are in no test (``scripts/tune_radar.py``)."""
+def tuned_settings(prior: str, snr_db: float = 30.0) -> Settings:
+    """The settings for a named prior, tuned at the signal-to-noise ratio nearest to ``snr_db``.
+
+    They gave the best mean PSNR on two scenes that no experiment uses, out of a grid of the same size for every
+    prior; ``scripts/tune_radar.py`` searches it and keeps the whole table beside this module.
+
+    Raises
+    ------
+    ValueError
+        If the prior is none of `PRIORS`, or the ratio is not finite.
+    """
+    _checks.one_of("prior", prior, PRIORS)
+    if not math.isfinite(snr_db):
+        raise ValueError(f"snr_db must be finite, got {snr_db}")
+    chosen = _tuned()[prior]
+    return chosen[min(chosen, key=lambda tuned: abs(tuned - snr_db))]
+
+
+@functools.cache
+def _tuned() -> dict[str, dict[float, Settings]]:
+    chosen = _files.read_json(TUNING)["chosen"]
+    return {prior: {float(snr): Settings(**values) for snr, values in by_snr.items()}
+            for prior, by_snr in chosen.items()}
 
 
 def named_prior(name: str, *, scale_invariant: bool = False) -> Prior:
-    """The prior that `reconstruct` uses under this name: ``"network"``, ``"tv"`` or ``"l1"``, of magnitudes, 3-D.
+    """The prior of 3-D magnitudes that `reconstruct` uses under this name.
+
+    ``"network"``: the shipped denoiser, `PlugAndPlay`; ``"tv"``: isotropic total variation, its prox to a stated gap;
+    ``"tv-inexact"``: the same by the paper's five primal-dual steps; ``"l1"``.
 
     Raises
     ------
     ValueError
         If the name is another.
     """
-    match _checks.one_of("prior", name, SETTINGS):
+    match _checks.one_of("prior", name, PRIORS):
         case "network":
             return Magnitude(PlugAndPlay(Denoiser(DENOISER, scale_invariant=scale_invariant)))
         case "tv":
             return Magnitude(TV(1.0, dims=3))
+        case "tv-inexact":
+            return Magnitude(PlugAndPlay(InexactTV()))
         case _:
             return L1(1.0, dims=3)
 
@@ -115,8 +144,8 @@ def reconstruct(y: Complex[Tensor, "..."], A: BornMIMO, prior: str | Prior = "ne
     A
         The array, its frequencies and the grid of voxels.
     prior
-        ``"network"`` (the shipped 3-D denoiser of magnitudes), ``"tv"``, ``"l1"``, or any prior of complex volumes,
-        such as ``Magnitude(...)`` of your own; the last needs ``alpha`` (or ``settings``).
+        A name of `named_prior`, or any prior of complex volumes, such as ``Magnitude(...)`` of your own, which needs
+        ``alpha`` (or ``settings``).
     eps, snr_db
         How much of y is noise: its norm, or the signal-to-noise ratio in dB from which `data_radius` computes it.
         Exactly one of the two.
@@ -124,7 +153,7 @@ def reconstruct(y: Complex[Tensor, "..."], A: BornMIMO, prior: str | Prior = "ne
         Largest magnitude to expect in the scene; the settings are made for 1. ``None``: it is estimated from the data,
         and the network, made scale-invariant, sees every iterate divided by its own maximum.
     settings, alpha, kappa, max_iter
-        In place of those that `SETTINGS` holds for the prior. ``kappa`` is in the units of ``A^H A``, by default
+        In place of those of `tuned_settings` for the prior. ``kappa`` is in the units of ``A^H A``, by default
         ``kappa_ratio`` times the mean of its diagonal, which carries the published value to other arrays and grids.
     tol, callback
         As in `sparsepriors.solvers.csalsa`.
@@ -146,13 +175,19 @@ def reconstruct(y: Complex[Tensor, "..."], A: BornMIMO, prior: str | Prior = "ne
     _checks.same_dtype("y", y, A.out_dtype)
     if (eps is None) == (snr_db is None):
         raise ValueError(f"give exactly one of eps and snr_db, got eps={eps!r} and snr_db={snr_db!r}")
-    settings = _settings(prior, settings, alpha, max_iter)
-    if isinstance(prior, str):
-        prior = named_prior(prior, scale_invariant=scale is None)
     if snr_db is not None:
         eps = data_radius(y, snr_db)
     assert eps is not None
     _checks.positive("eps", eps)
+    norm = torch.linalg.vector_norm(y, dim=(-3, -2, -1))
+    if not bool((norm > 0).all()):
+        raise ValueError("y must not be zero: there is nothing to image")
+    if settings is None:
+        settings = _settings(prior, alpha, float((20 * torch.log10(norm / eps)).mean()))
+    changes = {k: v for k, v in (("alpha", alpha), ("max_iter", max_iter)) if v is not None}
+    settings = dataclasses.replace(settings, **changes)
+    if isinstance(prior, str):
+        prior = named_prior(prior, scale_invariant=scale is None)
     if kappa is None:
         kappa = settings.kappa_ratio * A.mean_diagonal()
     if scale is None:
@@ -162,7 +197,7 @@ def reconstruct(y: Complex[Tensor, "..."], A: BornMIMO, prior: str | Prior = "ne
         unit = torch.full(y.shape[:-3], float(scale), dtype=A.dtype.to_real(), device=y.device)
     spread = unit.reshape(*unit.shape, 1, 1, 1)
     solution = csalsa(A, y / spread, prior, eps=eps / unit, kappa=kappa, alpha=settings.alpha,
-                      alpha_decay=settings.alpha_decay, max_iter=settings.max_iter, tol=tol, callback=callback)
+                      max_iter=settings.max_iter, tol=tol, callback=callback)
     return dataclasses.replace(solution, x=solution.x * spread)
 
 
@@ -180,20 +215,20 @@ def migrate(y: Complex[Tensor, "..."], A: BornMIMO, method: str = "kirchhoff") -
 
 
 def estimated_scale(y: Complex[Tensor, "..."], A: BornMIMO) -> Float[Tensor, "..."]:
-    """A guess of the largest magnitude in the scene, one per item: the peak of the matched filter, scaled to fit y.
+    """A guess of the largest magnitude in the scene, one per item: the peak of the matched filter.
+
+    The peak of ``|A^H y|`` over the mean diagonal of ``A^H A``: right for a single voxel, to the extent that the
+    diagonal is constant; for a body it is off by what its other voxels add at random.
 
     Raises
     ------
     TypeError, ValueError
         If the measurements do not fit the operator, or one of them is zero.
     """
-    filtered = A.adjoint(y)
-    axes = (-3, -2, -1)
-    fit = torch.linalg.vector_norm(A(filtered), dim=axes).square()
-    if not bool((fit > 0).all()):
+    peak = A.adjoint(y).abs().amax((-3, -2, -1))
+    if not bool((peak > 0).all()):
         raise ValueError("y must not be zero: there is nothing to image")
-    energy = torch.linalg.vector_norm(filtered, dim=axes).square()
-    return filtered.abs().amax(axes) * energy / fit
+    return peak / A.mean_diagonal()
 
 
 def magnitude_psnr(estimate: Inexact[Tensor, "..."], target: Float[Tensor, "..."],
@@ -234,14 +269,10 @@ def magnitude_psnr(estimate: Inexact[Tensor, "..."], target: Float[Tensor, "..."
     return -10 * (found - target).square().mean(axes).log10()
 
 
-def _settings(prior: str | Prior, settings: Settings | None, alpha: float | None, max_iter: int | None) -> Settings:
-    if settings is None:
-        if isinstance(prior, str):
-            settings = SETTINGS[_checks.one_of("prior", prior, SETTINGS)]
-        elif alpha is None:
-            raise ValueError(f"a {type(prior).__name__} of your own needs alpha, the step of its prox for magnitudes "
-                             f"with maximum 1")
-        else:
-            settings = SETTINGS["network"]
-    changes = {k: v for k, v in (("alpha", alpha), ("max_iter", max_iter)) if v is not None}
-    return dataclasses.replace(settings, **changes)
+def _settings(prior: str | Prior, alpha: float | None, snr_db: float) -> Settings:
+    if isinstance(prior, str):
+        return tuned_settings(prior, snr_db)
+    if alpha is None:
+        raise ValueError(f"a {type(prior).__name__} of your own needs alpha, the step of its prox for magnitudes with "
+                         f"maximum 1")
+    return tuned_settings("network", snr_db)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TILE = 128
+TILE = 96
 """Voxels per tile of `BornTables`: one tile's tables stay in the caches nearest to a core."""
 
 SEGMENT = 32

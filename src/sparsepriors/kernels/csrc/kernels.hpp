@@ -26,10 +26,14 @@ struct BornKernels {
     void (*adjoint)(const Born<T>&, const T* y, size_t first, size_t last, T* scratch, T* x);
 };
 
-// Values of scratch that one thread needs: three planes of all antennas, two of voxels, three of pairs.
+constexpr size_t kAlignment = 64;  // bytes of a cache line: a vector load that straddles two costs twice
+
+// Values of scratch that one thread needs, in whole cache lines: two planes of all antennas, two of voxels, three of
+// pairs.
 template <class T>
 size_t born_scratch(const Born<T>& b) {
-    return 3 * b.antennas() * b.tile + 2 * b.tile + 3 * b.pairs() + 64;
+    constexpr size_t line = kAlignment / sizeof(T);
+    return (2 * b.antennas() * b.tile + 2 * b.tile + 3 * b.pairs() + line - 1) / line * line;
 }
 
 template <class T>

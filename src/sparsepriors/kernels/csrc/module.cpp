@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -22,6 +23,21 @@ template <class T>
 using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
 constexpr size_t kForwardPieces = 16;  // partial sums of the forward product: fixed, so that their order is
+
+// Uninitialised working memory that begins on a cache line.
+template <class T>
+class Scratch {
+   public:
+    explicit Scratch(size_t count)
+        : data_(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kAlignment}))) {}
+    ~Scratch() { ::operator delete(data_, std::align_val_t{kAlignment}); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    T* data() const { return data_; }
+
+   private:
+    T* data_;
+};
 
 bool runs(const std::string& name) {
     if (name == "portable") return true;
@@ -81,7 +97,8 @@ void forward(const Array<const T>& x, const Array<const T>& base, const Array<co
     nb::gil_scoped_release release;
     threads = std::max<size_t>(1, std::min(threads, batch * pieces));
     const size_t room = born_scratch(b);
-    std::vector<T> scratch(threads * room), part(pieces * each * 2);
+    const Scratch<T> scratch(threads * room);
+    std::vector<T> part(pieces * each * 2);
     for (size_t n = 0; n < batch; ++n) {
         std::fill(part.begin(), part.end(), T(0));
         share(pieces, threads, [&](size_t p, size_t t) {
@@ -112,7 +129,8 @@ void adjoint(const Array<const T>& y, const Array<const T>& base, const Array<co
     nb::gil_scoped_release release;
     threads = std::max<size_t>(1, std::min(threads, batch * b.tiles));
     const size_t room = born_scratch(b);
-    std::vector<T> scratch(threads * room), planes(batch * each * 3);
+    const Scratch<T> scratch(threads * room);
+    std::vector<T> planes(batch * each * 3);
     for (size_t n = 0; n < batch * b.frequencies; ++n)
         for (size_t i = 0; i < b.pairs(); ++i) {
             const T re = from[(n * b.pairs() + i) * 2], im = -from[(n * b.pairs() + i) * 2 + 1];

@@ -1,0 +1,78 @@
+"""Pictures of radar volumes: projections of the magnitude, and PSNR over iterations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sparsepriors.operators.radar import VoxelGrid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = {"adjoint": "adjoint", "backprojection": "back-projection", "kirchhoff": "Kirchhoff", "l1": "l1", "tv": "TV",
+         "tv-inexact": "TV, five steps", "network": "learned prior", "zero-phase": "zero phase",
+         "real-imaginary": "real, imaginary"}
+_ORDER = tuple(NAMES)
+_INK, _ACCENT = "#2b2b33", "#b8500b"
+
+
+def projections(truth: Tensor | None, images: Mapping[str, tuple[Tensor, float]],
+                grid: VoxelGrid | None = None) -> Figure:
+    """Maximum-intensity projections along range (as the array sees it) and along height, one column per image.
+
+    ``images`` holds magnitudes with maximum 1, shape ``(x, y, z)``, and their PSNR in dB (NaN: not shown); ``grid`` is
+    the scene, that of the paper by default.
+    """
+    from matplotlib.figure import Figure
+
+    scene = grid or VoxelGrid.box((-0.15, -0.15, 0.35), (0.15, 0.15, 0.65), (2, 2, 2))
+    x, y, z = ((100 * float(a[0]), 100 * float(a[-1])) for a in (scene.x, scene.y, scene.z))
+    columns = [] if truth is None else [("truth", truth, math.nan)]
+    columns += [(NAMES[m], *images[m]) for m in _ORDER if m in images]
+    blocks = 1 if len(columns) <= 5 else 2
+    across = math.ceil(len(columns) / blocks)
+    fig = Figure(figsize=(1.85 * across + 0.4, 4.35 * blocks))
+    outer = fig.add_gridspec(blocks, 1, hspace=0.2)
+    for block in range(blocks):
+        pair = outer[block].subgridspec(2, across, hspace=0.04, wspace=0.05)
+        for i, (name, volume, psnr) in enumerate(columns[block * across:(block + 1) * across]):
+            front, above = fig.add_subplot(pair[0, i]), fig.add_subplot(pair[1, i])
+            _show(front, volume.amax(2), (*x, *y), "seen from the array" if i == 0 else "")
+            _show(above, volume.amax(1), (*x, *z), "seen from above" if i == 0 else "")
+            ours = name == NAMES["network"]
+            front.set_title(name if math.isnan(psnr) else f"{name}\n{psnr:.1f} dB", fontsize=11,
+                            color=_ACCENT if ours else _INK, fontweight="bold" if ours else "normal")
+    return fig
+
+
+def _show(ax: Axes, plane: Tensor, extent: tuple[float, float, float, float], side: str) -> None:
+    ax.imshow(plane.T.numpy(), origin="lower", cmap="inferno", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_ylabel(side, color=_INK, fontsize=9)
+
+
+def traces(psnr: Mapping[str, Tensor]) -> Figure:
+    """PSNR over iterations, one line per method, labelled at its end."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(7.2, 4.0))
+    ax = fig.subplots()
+    for method in (m for m in _ORDER if m in psnr):
+        values = psnr[method].tolist()
+        ours = method == "network"
+        (line,) = ax.plot(range(1, len(values) + 1), values, lw=2.6 if ours else 1.5, zorder=3 if ours else 2)
+        ax.annotate(NAMES[method], (len(values), values[-1]), textcoords="offset points", xytext=(5, -3),
+                    color=line.get_color(), fontsize=9, fontweight="bold" if ours else "normal")
+    ax.set_xscale("log")
+    ax.set_xlim(1, ax.get_xlim()[1] * 1.6)
+    ax.set_xlabel("iteration")
+    ax.set_ylabel("PSNR (dB)")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(alpha=0.25)
+    return fig
