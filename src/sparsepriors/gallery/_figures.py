@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsepriors.gallery._html import Html, el, join
+from sparsepriors.runs.pictures import small_picture
 
 _TYPES = {".png": "image/png", ".webp": "image/webp", ".svg": "image/svg+xml"}
-_MAX_BYTES = 600_000
 _WIDE = 1.9
 
 
@@ -41,12 +41,13 @@ def _figure(folder: Path, about: Mapping[str, Any]) -> Html:
     path = folder / about["file"]
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
         return el("figure", el("p", f"The picture {about['file']} is missing.", class_="error"), caption)
-    data = path.read_bytes()
-    if len(data) > _MAX_BYTES:
-        return el("figure", el("p", f"The picture {about['file']} is too large for a page.", class_="error"), caption)
+    try:
+        data, ending = small_picture(path)
+    except (ImportError, ValueError) as e:
+        return el("figure", el("p", f"The picture {about['file']} cannot be shown: {e}", class_="error"), caption)
     shape = size(data)
     wide = shape is not None and shape[0] > _WIDE * shape[1]
-    image = el("img", src=f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(data).decode()}", alt=about["alt"],
+    image = el("img", src=f"data:{_TYPES[ending]};base64,{base64.b64encode(data).decode()}", alt=about["alt"],
                width=shape[0] if shape else None, height=shape[1] if shape else None, decoding="async")
     if not wide:
         return el("figure", image, caption)

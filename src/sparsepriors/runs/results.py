@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -18,8 +17,7 @@ from sparsepriors.runs import run as _run
 from sparsepriors.runs.evidence import interval, judge
 from sparsepriors.runs.execute import DONE, read_status
 from sparsepriors.runs.paper import Claim, Paper, Scale
-
-MAX_FIGURE_BYTES = 150_000
+from sparsepriors.runs.pictures import small_picture
 
 
 def collect(paper: Paper, scale: Scale, folders: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
@@ -71,7 +69,7 @@ def publish(paper: Paper, scale: Scale, folders: Sequence[str | os.PathLike[str]
     first = min(folders, key=lambda f: _Finished(Path(f), paper, scale).seed)
     kept: list[dict[str, str]] = []
     for figure in record["figures"]:
-        data, ending = _small(Path(first) / "figures" / figure["file"])
+        data, ending = small_picture(Path(first) / "figures" / figure["file"])
         name = Path(figure["file"]).stem + ending
         _files.write_bytes(results / "figures" / paper.slug / name, data)
         kept.append({**figure, "file": f"figures/{paper.slug}/{name}"})
@@ -167,23 +165,3 @@ def _judged(claim: Claim, pairs: Iterable[tuple[float, float]]) -> dict[str, Any
         "better": claim.better,
         "why": found.why,
     }
-
-
-def _small(path: Path) -> tuple[bytes, str]:
-    """A picture as it is if it is small, else as WebP of lower quality and size until it is."""
-    data = path.read_bytes()
-    if len(data) <= MAX_FIGURE_BYTES:
-        return data, path.suffix
-    try:
-        from PIL import Image
-    except ImportError as e:
-        raise ImportError("shrinking figures needs Pillow: pip install Pillow") from e
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
-    for quality, scale in ((85, 1.0), (75, 1.0), (75, 0.75), (70, 0.5), (60, 0.35)):
-        buffer = io.BytesIO()
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image.resize(size, Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=quality, method=6)
-        if buffer.tell() <= MAX_FIGURE_BYTES:
-            return buffer.getvalue(), ".webp"
-    raise ValueError(f"{path} cannot be made smaller than {MAX_FIGURE_BYTES} bytes")
