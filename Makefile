@@ -41,7 +41,6 @@ verify: $(STAMP)
 	$(BIN)/sparsepriors run all --scale default --resume --results results
 
 docs: $(STAMP)
-	$(BIN)/python docs/build.py
 	$(BIN)/mkdocs build --strict
 
 wheel: $(STAMP)
