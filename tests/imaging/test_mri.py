@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from sparsepriors.imaging import mri
+from sparsepriors.imaging.metrics import psnr
 from sparsepriors.imaging.sampling import cartesian_lines, polynomial_density, variable_density
 from sparsepriors.priors import Denoiser, UNet
 
@@ -21,9 +22,9 @@ def scan(generator):
 @pytest.mark.parametrize("method", ["wavelet", "tv", "tv+wavelet"])
 def test_sparsity_beats_zero_filling_and_scales_with_the_data(scan, method):
     image, mask, y = scan
-    zero = mri.psnr(mri.reconstruct(y, mask, "zero-filled").x, image)
+    zero = psnr(mri.reconstruct(y, mask, "zero-filled").x, image)
     found = mri.reconstruct(y, mask, method).x
-    assert mri.psnr(found, image) > zero + 1
+    assert psnr(found, image) > zero + 1
     torch.testing.assert_close(mri.reconstruct(8 * y, mask, method).x, 8 * found, rtol=1e-3, atol=1e-3)
 
 
@@ -66,7 +67,7 @@ def test_plug_and_play_takes_a_denoiser(scan, tmp_path):
     denoiser = Denoiser.save(tmp_path / "none.safetensors", net, {})
     found = mri.reconstruct(y, mask, "plug-and-play", denoiser=denoiser).x
     zero = mri.reconstruct(y, mask, "zero-filled").x
-    assert mri.psnr(found, image) > mri.psnr(zero, image) - 0.5
+    assert psnr(found, image) > psnr(zero, image) - 0.5
     with pytest.raises(ValueError, match="denoiser goes with the method 'plug-and-play'"):
         mri.reconstruct(y, mask, "plug-and-play")
     with pytest.raises(ValueError, match="denoiser goes with the method 'plug-and-play'"):
@@ -75,7 +76,7 @@ def test_plug_and_play_takes_a_denoiser(scan, tmp_path):
 
 @pytest.mark.public_door
 def test_bad_input(scan, generator):
-    image, mask, y = scan
+    _image, mask, y = scan
     with pytest.raises(ValueError, match="did you mean 'wavelet'"):
         mri.reconstruct(y, mask, "wavelets")
     with pytest.raises(ValueError, match="y must have shape"):
@@ -88,8 +89,6 @@ def test_bad_input(scan, generator):
         mri.acquisition(mask[0])
     with pytest.raises(ValueError, match="width must be at most 1"):
         mri.estimated_phase(y, mask, width=2)
-    with pytest.raises(ValueError, match="shape of truth"):
-        mri.psnr(image, image[1:])
     with pytest.raises(ValueError, match="centre at most 1 / acceleration"):
         variable_density(SHAPE, 8, generator=generator, centre=0.5)
     with pytest.raises(ValueError, match="two entries"):

@@ -26,5 +26,16 @@ def test_smoke_measures_every_claim_and_resumes_to_the_same_bits(measured):
 
 
 def test_tuning_images_are_not_judged():
-    assert 95 not in sparse_mri.SLICES
-    assert "astronaut" not in sparse_mri.PHOTOGRAPHS
+    assert not set(sparse_mri.TUNING_SLICES) & set(sparse_mri.SLICES)
+    assert not set(sparse_mri.TUNING_PHOTOGRAPHS) & set(sparse_mri.PHOTOGRAPHS)
+
+
+def test_the_strengths_are_the_best_of_what_was_tried_with_equal_effort():
+    kept = _files.read_json(sparse_mri.TUNING)
+    for case, methods in kept["tried"].items():
+        assert len({len(rows) for rows in methods.values()}) == 1
+        for method, rows in methods.items():
+            best = max(rows, key=lambda row: row["psnr"])
+            assert kept["chosen"][case][method] == best["weights"]
+            assert sparse_mri.tuned(case, method) == tuple(best["weights"])
+    assert sparse_mri.tuned("brain-4x", "zero-filled") is None

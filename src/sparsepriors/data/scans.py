@@ -59,7 +59,7 @@ def mni152(resolution: int = 1, *, data_dir: str | os.PathLike[str] | None = Non
     try:
         image = nibabel.load(path)  # pyright: ignore[reportPrivateImportUsage]
         array = np.asarray(image.dataobj, dtype=np.float32)  # pyright: ignore[reportAttributeAccessIssue]
-        size = tuple(float(n) * resolution for n in image.header.get_zooms()[:3])  # pyright: ignore
+        size = tuple(float(n) * resolution for n in image.header.get_zooms()[:3])  # pyright: ignore[reportAttributeAccessIssue]
     except (ImageFileError, OSError, EOFError, ValueError) as e:
         raise ValueError(f"{path} is not a readable NIfTI file: {e}") from e
     values = torch.from_numpy(array)

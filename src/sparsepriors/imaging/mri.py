@@ -138,14 +138,6 @@ def reconstruct(y: Complex[Tensor, " samples"], mask: Bool[Tensor, "h w"], metho
     return Solution(found.x * unit, found.trace, found.iterations, found.converged, found.certificate)
 
 
-def psnr(image: Float[Tensor, "h w"], truth: Float[Tensor, "h w"]) -> float:
-    """Peak signal-to-noise ratio in dB; the peak is the largest value of ``truth``."""
-    if _checks.inexact("image", image).shape != truth.shape:
-        raise ValueError(f"image must have the shape of truth, {tuple(truth.shape)}, got {tuple(image.shape)}")
-    error = (image - truth).square().mean() / truth.max().square()
-    return float(-10 * error.log10())
-
-
 def axial_slice(volume: Float[Tensor, "x y z"], z: int, shape: tuple[int, int] = (224, 192)) -> Float[Tensor, "h w"]:
     """A horizontal slice of a scan (axes right, anterior, superior), front up, cropped around its middle, maximum 1.
 

@@ -2,21 +2,24 @@
 
 Axial slices of the MNI152 brain (the mean of 152 real T1 scans) get a smooth random phase and are sampled in k-space at
 random, denser in the middle, with complex noise; photographs likewise, without a phase. The strengths were chosen on
-another slice and another photograph, four values for each method (``TUNED``).
+other slices and photographs by ``scripts/tune_sparse_mri.py``, the same number of trials for each method.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sparsepriors import _files
 from sparsepriors.data.photos import luma, photos
 from sparsepriors.data.scans import mni152
 from sparsepriors.imaging import mri
+from sparsepriors.imaging.metrics import psnr, ssim
 from sparsepriors.imaging.sampling import variable_density
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
@@ -52,12 +55,11 @@ PAPER = Paper(
 SLICES, PHOTOGRAPHS = (70, 78, 86, 104, 112), ("camera", "chelsea", "china", "rocket")
 NOISE_STD = 0.01
 METHODS = ("zero-filled", "wavelet", "tv", "tv+wavelet")
-TUNED = {
-    "brain-4x": {"wavelet": (0.004,), "tv": (0.004,), "tv+wavelet": (0.002, 0.001)},
-    "brain-8x": {"wavelet": (0.004,), "tv": (0.002,), "tv+wavelet": (0.002, 0.0003)},
-    "photo-4x": {"wavelet": (0.004,), "tv": (0.001,), "tv+wavelet": (0.002, 0.001)},
-}
-"""Best of four on slice 95 and on the astronaut, whose masks, phases and noise no seed draws."""
+TUNING_SLICES, TUNING_PHOTOGRAPHS = (60, 95), ("astronaut", "coffee")
+"""What the strengths were chosen on; no seed draws these images."""
+
+TUNING = Path(__file__).with_name("sparse_mri_tuning.json")
+"""The strengths chosen, and everything that was tried."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,38 @@ def demo(run: Run) -> None:
 
 def _cases(scale: Scale, seed: int) -> list[Case]:
     """The images of a seed; at smoke scale every other pixel."""
-    step = {Scale.SMOKE: 2}.get(scale, 1)
-    brain = mri.axial_slice(_brain(), SLICES[seed % len(SLICES)])[::step, ::step].contiguous()
-    name = PHOTOGRAPHS[seed % len(PHOTOGRAPHS)]
-    photo = luma(photos([name])[name])
+    step = 2 if scale is Scale.SMOKE else 1
+    return cases(SLICES[seed % len(SLICES)], PHOTOGRAPHS[seed % len(PHOTOGRAPHS)], step)
+
+
+def cases(z: int, photograph: str, step: int = 1) -> list[Case]:
+    """One axial slice at two accelerations and the middle of one photograph, every ``step``-th pixel."""
+    brain = mri.axial_slice(_brain(), z)[::step, ::step].contiguous()
+    photo = luma(photos([photograph])[photograph])
     top, left = ((n - 256) // 2 for n in photo.shape)
     photo = photo[top:top + 256:step, left:left + 256:step].contiguous()
     return [Case("brain-4x", brain, 4, real=False), Case("brain-8x", brain, 8, real=False),
             Case("photo-4x", photo, 4, real=True)]
+
+
+def measure(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Samples of k-space with their noise, and the mask of where they lie."""
+    shape = (case.image.shape[0], case.image.shape[1])
+    mask = variable_density(shape, case.acceleration, generator=generator)
+    phase = None if case.real else mri.smooth_phase(shape, generator)
+    y = mri.acquisition(mask, phase)(case.image)
+    return y + NOISE_STD * torch.randn(y.shape, dtype=y.dtype, generator=generator), mask
+
+
+def tuned(case: str, method: str) -> tuple[float, ...] | None:
+    """The strengths chosen for a method; ``None`` for one that has none."""
+    chosen = _chosen()[case].get(method)
+    return None if chosen is None else tuple(chosen)
+
+
+@cache
+def _chosen() -> dict[str, dict[str, list[float]]]:
+    return _files.read_json(TUNING)["chosen"]
 
 
 @cache
@@ -108,35 +134,20 @@ def _measure(run: Run, cases: list[Case], seed: int, max_iter: int) -> dict[tupl
     found: dict[tuple[str, str], float] = {}
     with run.progress(len(cases) * len(METHODS), "reconstructions") as bar:
         for number, case in enumerate(cases):
-            generator = torch.Generator().manual_seed(1000 * number + seed)
-            shape = (case.image.shape[0], case.image.shape[1])
-            mask = variable_density(shape, case.acceleration, generator=generator)
-            phase = None if case.real else mri.smooth_phase(shape, generator)
-            y = mri.acquisition(mask, phase)(case.image)
-            y = y + NOISE_STD * torch.randn(y.shape, dtype=y.dtype, generator=generator)
+            y, mask = measure(case, torch.Generator().manual_seed(1000 * number + seed))
             images: dict[str, Tensor] = {}
             for method in METHODS:
                 images[method] = run.tensors(f"{case.name}-{method}", lambda y=y, mask=mask, case=case, method=method: {
-                    "x": mri.reconstruct(y, mask, method, real=case.real, weights=TUNED[case.name].get(method),
+                    "x": mri.reconstruct(y, mask, method, real=case.real, weights=tuned(case.name, method),
                                          max_iter=max_iter).x})["x"]
-                found[case.name, method] = mri.psnr(images[method], case.image)
+                found[case.name, method] = float(psnr(images[method], case.image))
                 run.log(case=case.name, method=method, psnr_db=found[case.name, method],
-                        ssim=_ssim(images[method], case.image), acceleration=case.acceleration)
+                        ssim=float(ssim(images[method], case.image)), acceleration=case.acceleration)
                 bar.advance()
             run.figure(case.name, _figure(case, mask, images, found),
                        caption=f"{case.name}: reconstructions from 1/{case.acceleration} of k-space with PSNR in dB, a "
                                f"detail below, and the absolute error (white: a tenth of the largest value or more).")
     return found
-
-
-def _ssim(image: Tensor, truth: Tensor) -> float:
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError as e:
-        raise ImportError("SSIM needs scikit-image: pip install 'sparsepriors[imaging]'") from e
-    value = structural_similarity(truth.numpy(), image.numpy(), data_range=float(truth.max()))
-    assert not isinstance(value, tuple)
-    return float(value)
 
 
 def _figure(case: Case, mask: Tensor, images: dict[str, Tensor], found: dict[tuple[str, str], float]) -> Figure:
