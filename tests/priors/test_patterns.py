@@ -38,6 +38,39 @@ def test_nm_groups_run_along_the_inputs(shape):
     assert NM(2, 4).density == 0.5
 
 
+def row_by_row(s, n, m):
+    """The rule for convolutions, entry by entry: input channels run fastest, then the kernel's last axis."""
+    mask = torch.ones(s.shape, dtype=torch.bool)
+    for out in range(s.shape[0]):
+        order = [(out, i, *k) for k in itertools.product(*map(range, s.shape[2:])) for i in range(s.shape[1])]
+        for first in range(0, len(order) - m + 1, m):
+            group = sorted(order[first:first + m], key=lambda at: -s[at])  # sorted is stable: ties by order
+            for at in group[n:]:
+                mask[at] = False
+    return mask
+
+
+@given(st.integers(1, 3), st.integers(1, 6), st.lists(st.integers(1, 4), min_size=0, max_size=3),
+       st.sampled_from([(1, 2), (2, 4), (1, 4), (3, 5), (4, 8)]), st.integers(0, 999))
+def test_nm_of_a_convolution_takes_channels_first_then_kernel_positions(out, channels, kernel, nm, seed):
+    s = scores(out, channels, *kernel, seed=seed)
+    pattern = NM(*nm, pad="tail", dims=s.ndim)
+    mask = pattern.mask(s)
+    assert torch.equal(mask, row_by_row(s, *nm))
+    assert torch.equal(pattern.mask(s.expand(2, *s.shape))[1], mask)
+    if s[0].numel() % nm[1] == 0:
+        assert torch.equal(NM(*nm).mask(s), mask)
+    if channels % nm[1] == 0:
+        assert torch.equal(NM(*nm, dim=1).mask(s), mask)
+
+
+def test_nm_cuts_a_convolution_whose_channels_m_does_not_divide():
+    s = scores(6, 2, 2, 3)
+    mask = NM(2, 4).mask(s)
+    assert (mask.permute(0, 2, 3, 1).reshape(-1, 4).sum(dim=1) == 2).all()
+    assert NM(2, 4).value(torch.where(mask, s, 0)) == 0
+
+
 def test_nm_tail_stays_dense():
     mask = NM(1, 4, pad="tail").mask(scores(3, 10))
     assert mask[:, 8:].all()
@@ -104,7 +137,9 @@ def test_at_changes_the_density_and_nothing_else():
     (lambda: NM(5, 4), ValueError, "n must be from 1 to 4, got 5"),
     (lambda: NM(0, 4), ValueError, "n must be from 1 to 4, got 0"),
     (lambda: NM(2, 4, pad="zero"), ValueError, "pad must be one of"),
-    (lambda: NM(2, 4).mask(torch.ones(3, 6)), ValueError, "an axis of 6 entries cannot be cut into groups of m = 4"),
+    (lambda: NM(2, 4).mask(torch.ones(3, 6)), ValueError, "rows of 6 entries cannot be cut into groups of m = 4"),
+    (lambda: NM(2, 4).mask(torch.ones(3, 6, 3, 3)), ValueError, "rows of 54 entries cannot be cut into groups of m"),
+    (lambda: NM(2, 4, dim=1).mask(torch.ones(3, 2, 4)), ValueError, "rows of 2 entries cannot be cut into groups"),
     (lambda: NM(2, 4).at(0.3), TypeError, "fixes its own density"),
     (lambda: NM(2, 4, dim=3).mask(torch.ones(4, 4)), ValueError, "dim = 3 is not an axis"),
     (lambda: Block(0.5, (3, 3)).mask(torch.ones(4, 4)), ValueError, r"multiples of the block \(3, 3\)"),

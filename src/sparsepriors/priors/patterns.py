@@ -110,20 +110,22 @@ class Unstructured(Pattern):
 
 @dataclass(frozen=True)
 class NM(Pattern):
-    """At most n of every m consecutive entries along one axis.
+    """At most n of every m consecutive entries of a row.
 
     Parameters
     ----------
     n, m
         1 <= n <= m.
     dim
-        Axis of the groups, counted in one unknown. By default the axis over which a layer sums: axis 1 of linear
-        weights ``(out, in)`` and of convolutions ``(out, in, kh, kw)``, the only axis of a vector.
+        Axis of the rows, counted in one unknown. By default a row is all that a layer sums into one output: the
+        vector itself, a row of linear weights ``(out, in)``, and of convolutions ``(out, in, *kernel)`` the entries
+        of one output, input channels first and then kernel positions. Where m divides ``in``, groups hold channels
+        of one kernel position; where it divides only ``in`` times the kernel's size, some reach into the next.
     pad
-        ``"strict"`` refuses an axis that m does not divide; ``"tail"`` leaves its last, incomplete group dense.
+        ``"strict"`` refuses rows that m does not divide; ``"tail"`` leaves their last, incomplete group dense.
 
-    Source: Mishra et al. (2021), Accelerating sparse deep neural networks, for 2:4; the projection keeps the n largest
-    moduli of each group.
+    Source: Mishra et al. (2021), Accelerating sparse deep neural networks, for 2:4 and for the order of the entries of
+    a convolution; the projection keeps the n largest moduli of each group.
     """
 
     n: int = 2
@@ -150,9 +152,10 @@ class NM(Pattern):
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
-        length = x.shape[self._axis(x)]
+        axis = self._axis(x)
+        length = math.prod(x.shape[axis:]) if self.dim is None else x.shape[axis]
         if self.pad == "strict" and length % self.m:
-            raise ValueError(f"an axis of {length} entries cannot be cut into groups of m = {self.m} "
+            raise ValueError(f"rows of {length} entries cannot be cut into groups of m = {self.m} "
                              f"(shape {tuple(x.shape)}); pad='tail' leaves the rest dense")
 
     def _axis(self, x: Tensor) -> int:
@@ -167,10 +170,11 @@ class NM(Pattern):
     def _mask(self, scores: Tensor) -> Tensor:
         axis = self._axis(scores)
         fibres = scores.movedim(axis, -1)
-        whole = fibres.shape[-1] // self.m * self.m
-        mask = torch.ones(fibres.shape, dtype=torch.bool, device=scores.device)
-        mask[..., :whole] = kernels.nm_mask(fibres[..., :whole], self.n, self.m)
-        return mask.movedim(-1, axis)
+        rows = fibres.flatten(axis) if self.dim is None else fibres
+        whole = rows.shape[-1] // self.m * self.m
+        mask = torch.ones(rows.shape, dtype=torch.bool, device=scores.device)
+        mask[..., :whole] = kernels.nm_mask(rows[..., :whole], self.n, self.m)
+        return mask.reshape(fibres.shape).movedim(-1, axis)
 
 
 @dataclass(frozen=True)
