@@ -63,10 +63,10 @@ def peers(tuning: list[Tensor], judged: list[Tensor]) -> dict[str, object]:
 def main() -> None:
     """Train, measure on the test photographs beside the peers, and write weights and record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--base", type=int, default=24)
+    parser.add_argument("--base", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -78,7 +78,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     with torch.random.fork_rng():
         torch.manual_seed(args.seed)
-        network = UNet(2, base=args.base, residual=True, batch_norm=False, bias=False)
+        network = UNet(2, base=args.base, residual=True, batch_norm=False, bias=False).to(
+            memory_format=torch.channels_last)
     train, test = ([luma(p) for p in photos(names).values()] for names in (TRAIN_PHOTOS, TEST_PHOTOS))
     start = time.perf_counter()
 
@@ -90,7 +91,8 @@ def main() -> None:
     middle = [p[p.shape[0] // 2 - 128:p.shape[0] // 2 + 128, p.shape[1] // 2 - 128:p.shape[1] // 2 + 128] for p in test]
     training = train_denoiser(network, train, steps=args.steps, batch=args.batch, size=args.size, rate=args.rate,
                               generator=torch.Generator().manual_seed(args.seed), held_out=middle, validate_every=500,
-                              checkpoint=str(args.checkpoint), resume=args.resume, callback=report)
+                              checkpoint=str(args.checkpoint), resume=args.resume, bfloat16=True,
+                              callback=report)
     seconds = round(time.perf_counter() - start)
     tuning = [p[:192, :192] for p in train[:3]]
     denoiser = Denoiser.save(args.out, network, {})
@@ -99,7 +101,8 @@ def main() -> None:
         "data": {"train": TRAIN_PHOTOS, "test": TEST_PHOTOS, "scales": [1, 0.7, 0.5]},
         "noise": f"white Gaussian, standard deviation log-uniform on [{255 * SMALLEST_STD:g}/255, "
                  f"{255 * LARGEST_STD:g}/255]",
-        "loss": "mean absolute error", "optimizer": "Adam", "rate": args.rate, "clip": 1.0,
+        "loss": "mean absolute error", "precision": "bfloat16 convolutions, float32 weights",
+        "optimizer": "Adam", "rate": args.rate, "clip": 1.0,
         "schedule": "cosine to 1 %, warm-up 100", "batch": args.batch, "patch": args.size, "steps": training.steps,
         "seed": args.seed, "threads": args.threads, "seconds": seconds, "torch": str(torch.__version__),
         "loss_curve": [round(sum(losses[i:i + 100]) / len(losses[i:i + 100]), 6) for i in range(0, len(losses), 100)],
