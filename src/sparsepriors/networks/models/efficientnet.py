@@ -1,4 +1,4 @@
-"""Networks whose trained weights ship with a pip package."""
+"""EfficientNet-Lite0, whose trained weights ship with a pip package."""
 
 from __future__ import annotations
 

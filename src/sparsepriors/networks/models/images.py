@@ -1,0 +1,21 @@
+"""What the networks of this package share: the check of their input and the start of their weights."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def check_images(x: Tensor, channels: int, *, low: int = 1) -> None:
+    """Raise `ValueError` unless ``x`` is a batch of images with these channels and sides of at least ``low``."""
+    if x.ndim != 4 or x.shape[1] != channels or min(x.shape[2:]) < low:
+        raise ValueError(f"x must have shape (batch, {channels}, height, width) with sides of at least {low}, "
+                         f"got {tuple(x.shape)}")
+
+
+def start_convolutions(model: nn.Module) -> None:
+    """Draw the weights of the convolutions as He et al. (2015, arXiv:1502.01852) do, by the size of the output."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
