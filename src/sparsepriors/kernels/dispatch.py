@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from sparsepriors import _checks
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -19,6 +22,7 @@ def _load() -> tuple[ModuleType | None, str]:
 
 NATIVE, WHY_NOT = _load()
 _REALS = (torch.float32, torch.float64)
+_PORTABLE_ONLY = ("topk_mask",)  # counts bits, which no wider vector makes faster
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,31 @@ class KernelInfo:
 def info() -> KernelInfo:
     """What the kernels run on, for people and for records of measurements."""
     sets = instruction_sets()
-    body = sets[0] if sets else "reference"
-    names = ("born_forward", "born_adjoint", "nm_mask", "topk_mask")
-    return KernelInfo(NATIVE is not None, WHY_NOT, sets, torch.get_num_threads(), dict.fromkeys(names, body))
+    compiled = dict.fromkeys(names(), sets[0] if sets else "reference")
+    if sets:
+        compiled |= dict.fromkeys(_PORTABLE_ONLY, "portable")
+    return KernelInfo(NATIVE is not None, WHY_NOT, sets, torch.get_num_threads(), compiled)
+
+
+def names() -> tuple[str, ...]:
+    """The kernels: every public function of `sparsepriors.kernels.reference`."""
+    from sparsepriors.kernels import reference
+
+    return tuple(name for name, f in vars(reference).items()
+                 if inspect.isfunction(f) and f.__module__ == reference.__name__ and not name.startswith("_"))
 
 
 def instruction_sets() -> tuple[str, ...]:
     """Code paths that this processor runs, the fastest first; none without the compiled module."""
     return () if NATIVE is None else tuple(NATIVE.instruction_sets())
+
+
+def code_path(instruction_set: str | None) -> str:
+    """The instruction set of this name, or the first for None; `ValueError` if it is not to be had here."""
+    available = instruction_sets()
+    if instruction_set is None:
+        return available[0] if available else "reference"
+    return _checks.one_of("instruction_set", instruction_set, available)
 
 
 def native_for(*tensors: Tensor) -> ModuleType | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.kernels import reference
-from sparsepriors.kernels.dispatch import instruction_sets, native_for
+from sparsepriors.kernels.dispatch import code_path, native_for
 
 MAX_GROUP = 32
 """Largest M of an N:M group that the compiled kernel takes."""
@@ -78,14 +78,13 @@ def nm_mask(scores: Tensor, n: int, m: int, *, instruction_set: str | None = Non
     _checks.count("n", n, low=1, high=m)
     if scores.shape[-1] % m:
         raise ValueError(f"the last axis of scores must be a multiple of m = {m}, got {scores.shape[-1]}")
+    path = code_path(instruction_set)
     native = native_for(scores)
     if native is None or m > MAX_GROUP or not scores.numel():
         _no_nan(bool(torch.isnan(scores).any()))
         return reference.nm_mask(scores, n, m)
-    available = instruction_sets()
-    body = available[0] if instruction_set is None else _checks.one_of("instruction_set", instruction_set, available)
     keep = torch.empty(scores.shape, dtype=torch.uint8)
-    _no_nan(native.nm_mask(scores, n, m, keep, torch.get_num_threads(), body))
+    _no_nan(native.nm_mask(scores, n, m, keep, torch.get_num_threads(), path))
     return keep.view(torch.bool)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors.kernels import reference
-from sparsepriors.kernels.dispatch import instruction_sets, native_for
+from sparsepriors.kernels.dispatch import code_path, native_for
 from sparsepriors.kernels.formats import BornTables
 
 
@@ -28,12 +28,13 @@ def born_forward(x: Tensor, tables: BornTables, *, instruction_set: str | None =
         If ``x`` does not have the tables' voxels or precision, or the instruction set is not to be had.
     """
     _fits("x", x, (tables.voxels,), tables)
+    path = code_path(instruction_set)
     native = native_for(x, tables.base)
     if native is None:
         return reference.born_forward(x, tables)
     y = x.new_empty((x.shape[0], tables.frequencies, tables.transmitters, tables.receivers))
     native.born_forward(_real(x), tables.base, tables.ratio, tables.transmitters, tables.segment,
-                        torch.view_as_real(y), torch.get_num_threads(), _choice(instruction_set))
+                        torch.view_as_real(y), torch.get_num_threads(), path)
     return y
 
 
@@ -55,12 +56,13 @@ def born_adjoint(y: Tensor, tables: BornTables, *, instruction_set: str | None =
         If ``y`` does not have the tables' counts or precision, or the instruction set is not to be had.
     """
     _fits("y", y, (tables.frequencies, tables.transmitters, tables.receivers), tables)
+    path = code_path(instruction_set)
     native = native_for(y, tables.base)
     if native is None:
         return reference.born_adjoint(y, tables)
     x = y.new_empty((y.shape[0], tables.voxels))
     native.born_adjoint(_real(y), tables.base, tables.ratio, tables.segment, torch.view_as_real(x),
-                        torch.get_num_threads(), _choice(instruction_set))
+                        torch.get_num_threads(), path)
     return x
 
 
@@ -73,12 +75,3 @@ def _fits(name: str, value: Tensor, shape: tuple[int, ...], tables: BornTables) 
 
 def _real(value: Tensor) -> Tensor:
     return torch.view_as_real(value.detach().resolve_conj().contiguous())
-
-
-def _choice(instruction_set: str | None) -> str:
-    available = instruction_sets()
-    if instruction_set is None:
-        return available[0]
-    if instruction_set not in available:
-        raise ValueError(f"instruction_set must be one of {', '.join(available)} here, got {instruction_set!r}")
-    return instruction_set
