@@ -54,6 +54,21 @@ def test_places_are_tried_in_order(tmp_path: Path) -> None:
     assert find_file(Source("astronaut.png"), cache_dir=cache).parent == cache
 
 
+def test_a_system_package_comes_before_pip_and_its_file_may_be_packed_anew(tmp_path: Path) -> None:
+    (tmp_path / "packed").write_bytes(b"x")
+    source = Source("astronaut.png", package="skimage", path="data/astronaut.png", sha256=SHA256, apt="astronauts",
+                    system=str(tmp_path / "packed"))
+    assert find_file(source) == tmp_path / "packed"
+    (tmp_path / "astronaut.png").write_bytes(CONTENT)
+    assert find_file(source, data_dir=tmp_path) == tmp_path / "astronaut.png"
+    (tmp_path / "packed").unlink()
+    with pytest.raises(ValueError, match="astronaut.png is not the expected"):
+        find_file(source)
+    nowhere = Source("a.bin", apt="astronauts", system=str(tmp_path / "packed"))
+    with pytest.raises(FileNotFoundError, match="apt install astronauts"):
+        find_file(nowhere, cache_dir=tmp_path)
+
+
 def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
     source = Source("scan.nii", package="no_such_package", path="scan.nii", pip="no-such-package",
                     url="https://example.org/scan.nii", sha256=SHA256)
@@ -113,6 +128,8 @@ def test_no_network_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ({"filename": "a", "package": "p", "path": "/a"}, "inside the package"),
     ({"filename": "a", "url": "file:///etc/passwd", "sha256": SHA256}, "https://"),
     ({"filename": "a", "url": "https://example.org/a"}, "sha256 must be given"),
+    ({"filename": "a", "system": "/a"}, "system and apt go together"),
+    ({"filename": "a", "system": "a", "apt": "b"}, "absolute path"),
     ({"filename": "a", "sha256": "abc"}, "64 lower-case"),
 ])
 def test_bad_sources_are_refused(fields: dict[str, str], message: str) -> None:

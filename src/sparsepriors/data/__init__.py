@@ -1,19 +1,44 @@
 """Real data that ships with packages, cached downloads, and simulators."""
 
 from sparsepriors.data.find import Source, find_file
+from sparsepriors.data.image_sets import ImageSet, Split
 from sparsepriors.data.photos import PHOTOS, TEST_PHOTOS, TRAIN_PHOTOS, luma, photos
 from sparsepriors.data.scans import Volume, mni152
+from sparsepriors.data.vision import (
+    IMAGE_SETS,
+    cifar10,
+    cifar100,
+    digits8,
+    emnist,
+    fashion_mnist,
+    image_set,
+    medmnist,
+    mnist,
+    mnist5k,
+)
 from sparsepriors.data.weights import read_torch_weights
 
 __all__ = [
+    "IMAGE_SETS",
     "PHOTOS",
     "TEST_PHOTOS",
     "TRAIN_PHOTOS",
+    "ImageSet",
     "Source",
+    "Split",
     "Volume",
+    "cifar10",
+    "cifar100",
+    "digits8",
+    "emnist",
+    "fashion_mnist",
     "find_file",
+    "image_set",
     "luma",
+    "medmnist",
     "mni152",
+    "mnist",
+    "mnist5k",
     "photos",
     "read_torch_weights",
 ]

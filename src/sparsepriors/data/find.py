@@ -1,4 +1,4 @@
-"""Where a data file is: in the user's folder, in an installed package, in the cache, or behind a URL when asked."""
+"""Where a data file is: in the user's folder, in a package of the system or of pip, in the cache, or behind a URL."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ class Source(Described):
         What to install for it, where that is not ``package``.
     url, sha256
         Where the file can be downloaded, ``https`` or ``http``, and its SHA-256, which a download needs.
+    system, apt
+        Where a package of the operating system (Debian, Ubuntu) puts the file, an absolute path, and the package. Such
+        packages compress files anew and guard them with checksums of their own: ``sha256`` is not asked of them.
     """
 
     filename: str
@@ -40,6 +43,8 @@ class Source(Described):
     pip: str | None = None
     url: str | None = None
     sha256: str | None = None
+    system: str | None = None
+    apt: str | None = None
 
     def __post_init__(self) -> None:
         if not self.filename or self.filename in (".", "..") or Path(self.filename).name != self.filename:
@@ -48,6 +53,10 @@ class Source(Described):
             raise ValueError(f"package and path go together, got {self.package!r} and {self.path!r}")
         if self.path is not None and (PurePosixPath(self.path).is_absolute() or ".." in PurePosixPath(self.path).parts):
             raise ValueError(f"path must stay inside the package, got {self.path!r}")
+        if (self.system is None) != (self.apt is None):
+            raise ValueError(f"system and apt go together, got {self.system!r} and {self.apt!r}")
+        if self.system is not None and not PurePosixPath(self.system).is_absolute():
+            raise ValueError(f"system must be an absolute path, got {self.system!r}")
         if self.url is not None:
             if urllib.parse.urlsplit(self.url).scheme not in ("https", "http"):
                 raise ValueError(f"url must begin with https:// or http://, got {self.url!r}")
@@ -59,7 +68,9 @@ class Source(Described):
 
 def find_file(source: Source, *, data_dir: str | os.PathLike[str] | None = None,
               cache_dir: str | os.PathLike[str] | None = None, download: bool = False) -> Path:
-    """Path of the file: in ``data_dir``, else in its package, else in the cache, else downloaded to the cache.
+    """Path of the file: in ``data_dir``, else in a package, else in the cache, else downloaded to the cache.
+
+    A package of the operating system comes before one of pip.
 
     Parameters
     ----------
@@ -83,12 +94,14 @@ def find_file(source: Source, *, data_dir: str | os.PathLike[str] | None = None,
     """
     cache = Path.home() / ".cache" / "sparsepriors" if cache_dir is None else Path(cache_dir)
     places = [Path(data_dir) / source.filename] if data_dir is not None else []
+    installed = [] if source.system is None else [Path(source.system)]
+    places += installed
     packaged = _in_package(source)
     places += [packaged] if packaged is not None else []
     places.append(cache / source.filename)
     for place in places:
         if place.is_file():
-            if source.sha256 is not None:
+            if source.sha256 is not None and place not in installed:
                 _check_sum(place, source)
             return place
     if download and source.url is not None:
@@ -108,6 +121,8 @@ def _in_package(source: Source) -> Path | None:
 
 def _advice(source: Source) -> str:
     ways = []
+    if source.apt is not None:
+        ways.append(f"apt install {source.apt}")
     if source.package is not None:
         ways.append(f"pip install {source.pip or source.package}")
     if source.url is not None:
