@@ -13,9 +13,9 @@ def run(scale, seed, run):
     total = 0.0
     with run.progress(12, "units") as bar:
         for i in range(12):
-            g = torch.Generator().manual_seed(100 * seed + i)
-            kept = run.once(f"unit-{i}", lambda g=g: {"v": torch.rand((), generator=g)})
-            drawn = run.tensors(f"draws-{i}", lambda g=g: {"x": torch.rand(2000, generator=g)})
+            value, draws = (torch.Generator().manual_seed(1000 * seed + 10 * i + k) for k in range(2))
+            kept = run.once(f"unit-{i}", lambda g=value: {"v": torch.rand((), generator=g)})
+            drawn = run.tensors(f"draws-{i}", lambda g=draws: {"x": torch.rand(2000, generator=g)})
             total += kept["v"] + float(drawn["x"].mean())
             run.log(method="even" if i % 2 == 0 else "odd", step=i, total=total)
             bar.advance()

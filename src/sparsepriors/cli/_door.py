@@ -6,6 +6,7 @@ import difflib
 import errno
 import json
 import signal
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,12 +66,9 @@ def reason(e: OSError) -> str:
 
 def writable(folder: Path) -> None:
     """Fail now, in one line, if nothing can be written into this folder."""
-    from sparsepriors import _files
-
-    probe = folder / ".writable"
     try:
-        _files.write_text(probe, "")
-        probe.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # without a name, it cannot stay behind
     except OSError as e:
         fail(f"the output folder {folder} cannot be used: {_FULL.get(e.errno or 0, e.strerror or str(e))}")
 

@@ -40,7 +40,8 @@ class Run:
 
     The experiment is entered from the start when a run is resumed; what `once` and `tensors` kept is read instead of
     computed, rows and claims are written again. An experiment that depends on scale and seed alone therefore ends
-    with the same bits whether or not it was interrupted.
+    with the same bits whether or not it was interrupted. That asks for a random generator in every unit: one that is
+    shared between units is not advanced by those that are read.
 
     Use `start` to make one.
     """
