@@ -155,7 +155,7 @@ def mnist5k(*, data_dir: Folder | None = None) -> ImageSet:
 def digits8(*, data_dir: Folder | None = None) -> ImageSet:
     """1,797 handwritten digits, 8 x 8; the last fifth of each class is the test split.
 
-    They are the test set of 13 writers of the UCI optical recognition data, as scikit-learn ships it; its 17 grey levels
+    They are the test set of 13 writers of the UCI optical recognition data, as scikit-learn ships it; the 17 levels
     are spread over the bytes.
 
     Raises

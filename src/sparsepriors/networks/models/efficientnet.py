@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from sparsepriors import _checks
 from sparsepriors.data.weights import read_torch_weights
+from sparsepriors.networks.models.images import check_images
 
 # Expansion, output channels, repeats, stride of the first repeat, kernel size (Tan and Le, 2019, table 1, B0).
 _STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
@@ -39,14 +40,15 @@ class EfficientNetLite0(nn.Module):
 
     Parameters
     ----------
-    classes
-        Number of outputs.
+    classes, in_channels
+        Number of outputs, channels of the images; the trained weights are for 1,000 classes and 3 channels.
     """
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, classes: int = 1000, *, in_channels: int = 3) -> None:
         super().__init__()
         _checks.count("classes", classes, low=1)
-        self._conv_stem, self._bn0 = _conv(3, 32, 3, stride=2), _norm(32)
+        self.in_channels = _checks.count("in_channels", in_channels, low=1)
+        self._conv_stem, self._bn0 = _conv(in_channels, 32, 3, stride=2), _norm(32)
         blocks, width = [], 32
         for expansion, channels, repeats, stride, kernel in _STAGES:
             for i in range(repeats):
@@ -56,18 +58,16 @@ class EfficientNetLite0(nn.Module):
         self._conv_head, self._bn1 = _conv(width, 1280, 1), _norm(1280)
         self._fc = nn.Linear(1280, classes)
 
-    def features(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 1280"]:
+    def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1280"]:
         """Pooled activations in front of the classifier."""
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
         return functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
 
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of a batch of normalised images."""
-        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 32:
-            raise ValueError(f"x must have shape (batch, 3, height, width) with sides of at least 32, "
-                             f"got {tuple(x.shape)}")
+        check_images(x, self.in_channels, low=32)
         return self._fc(self.features(x))
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+STEMS = ("imagenet", "cifar")
+"""How a network begins: for photographs, or for small images."""
+
 
 def check_images(x: Tensor, channels: int, *, low: int = 1) -> None:
     """Raise `ValueError` unless ``x`` is a batch of images with these channels and sides of at least ``low``."""

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsepriors import _checks
-from sparsepriors.networks.models.images import check_images, start_convolutions
+from sparsepriors.networks.models.images import STEMS, check_images, start_convolutions
 
 BLOCKS = ("basic", "bottleneck")
-STEMS = ("imagenet", "cifar")
 SHORTCUTS = ("project", "pad")
 
 

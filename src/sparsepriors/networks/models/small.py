@@ -1,4 +1,4 @@
-"""Small networks that train in seconds: a multilayer perceptron, a plain convolutional net, a vision transformer."""
+"""Small networks that train in seconds: a multilayer perceptron and a plain convolutional net."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class MLP(nn.Module):
 
     Parameters
     ----------
-    features
-        Numbers per input, channels times pixels.
     hidden
         Widths of the hidden layers.
-    classes
-        Number of outputs.
+    size
+        Side of the square images in pixels.
+    in_channels, classes
+        Channels of the images, number of outputs.
 
     Raises
     ------
@@ -31,17 +31,18 @@ class MLP(nn.Module):
         If a number is not a positive integer.
     """
 
-    def __init__(self, features: int = 784, hidden: Sequence[int] = (300, 100), classes: int = 10) -> None:
+    def __init__(self, *, hidden: Sequence[int] = (300, 100), size: int = 28, in_channels: int = 1,
+                 classes: int = 10) -> None:
         super().__init__()
-        self.features = _checks.count("features", features, low=1)
-        widths = [features, *(_checks.count(f"hidden[{i}]", n, low=1) for i, n in enumerate(hidden)),
+        self.shape = (_checks.count("in_channels", in_channels, low=1), _checks.count("size", size, low=1), size)
+        widths = [in_channels * size**2, *(_checks.count(f"hidden[{i}]", n, low=1) for i, n in enumerate(hidden)),
                   _checks.count("classes", classes, low=1)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
-    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
-        """Logits of a batch of normalised images or rows."""
-        if x.ndim < 2 or x[0].numel() != self.features:
-            raise ValueError(f"x must have {self.features} numbers per row, got shape {tuple(x.shape)}")
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Logits of a batch of normalised images."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x must have shape (batch, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
         x = x.flatten(1)
         for i, layer in enumerate(self.layers):
             x = layer(functional.relu(x) if i else x)

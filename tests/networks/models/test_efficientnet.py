@@ -5,8 +5,8 @@ import torch
 
 from sparsepriors.data.imagenet import imagenet_names, to_input
 from sparsepriors.data.photos import photos
-from sparsepriors.networks.ledger import sparsity_report
-from sparsepriors.networks.models import SamePaddingConv2d, efficientnet_lite0
+from sparsepriors.networks import sparsity_report
+from sparsepriors.networks.models import EfficientNetLite0, SamePaddingConv2d, efficientnet_lite0
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,5 @@ def test_a_missing_package_is_named(monkeypatch):
 
 @pytest.mark.public_door
 def test_the_number_of_classes_must_be_positive():
-    from sparsepriors.networks.models import EfficientNetLite0
-
     with pytest.raises(ValueError, match="classes"):
         EfficientNetLite0(0)

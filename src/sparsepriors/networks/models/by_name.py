@@ -1,0 +1,57 @@
+"""Networks by name, with weights that depend on a generator alone."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsepriors import _checks
+from sparsepriors.networks.models.efficientnet import EfficientNetLite0
+from sparsepriors.networks.models.mobilenet import MobileNetV1, MobileNetV2
+from sparsepriors.networks.models.resnet import resnet8, resnet18, resnet20, resnet50
+from sparsepriors.networks.models.small import MLP, SmallConv
+from sparsepriors.networks.models.transformer import VisionTransformer
+
+_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "efficientnet-lite0": EfficientNetLite0, "mlp": MLP, "mobilenet-v1": MobileNetV1, "mobilenet-v2": MobileNetV2,
+    "resnet8": resnet8, "resnet18": resnet18, "resnet20": resnet20, "resnet50": resnet50, "small-conv": SmallConv,
+    "vit": VisionTransformer}
+
+MODELS: tuple[str, ...] = tuple(_MODELS)
+"""Names that `model` takes."""
+
+
+def model(name: str, *, generator: torch.Generator, **options: Any) -> nn.Module:
+    """Build a network with fresh weights, on the CPU, in training mode.
+
+    Parameters
+    ----------
+    name
+        One of `MODELS`.
+    generator
+        The source of the weights; torch's own generator is left as it was.
+    options
+        Arguments of the network; all take ``in_channels`` and ``classes``.
+
+    Raises
+    ------
+    TypeError
+        If the network has no such option, or a number is of the wrong type.
+    ValueError
+        If the name is unknown or a number out of range; the message has the nearest name.
+    """
+    make = _MODELS[_checks.one_of("model", name, MODELS)]
+    known = list(inspect.signature(make).parameters)
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{name} takes {', '.join(known)}, got {option!r}{hint}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        return make(**options)
