@@ -1,0 +1,124 @@
+"""The table of kernels: every exported one beside its reference, in each of its bodies."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from sparsepriors import kernels
+from sparsepriors.kernels import reference
+from sparsepriors.testing.kernel import BadCall, KernelCase
+
+_F32, _F64 = torch.float32, torch.float64
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def cases() -> list[KernelCase]:
+    """Cases of every exported kernel."""
+    return [*_born(), *_masks()]
+
+
+def _bodies() -> tuple[dict[str, str], ...]:
+    return tuple({"instruction_set": name} for name in kernels.instruction_sets()) or ({},)
+
+
+def _tables(voxels: int, out_shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, *,
+            even: bool) -> kernels.BornTables:
+    frequencies, transmitters, receivers = out_shape
+    wavenumbers = torch.linspace(80.0, 330.0, frequencies, dtype=_F64)
+    if not even:
+        wavenumbers = wavenumbers + torch.rand(frequencies, dtype=_F64, generator=generator)
+    distances = 0.4 + 0.3 * torch.rand(transmitters + receivers, voxels, dtype=_F64, generator=generator)
+    return kernels.born_tables(wavenumbers, distances, 1 / (math.sqrt(4 * math.pi) * distances), transmitters,
+                               evenly_spaced=even, dtype=dtype)
+
+
+def _born() -> list[KernelCase]:
+    """Sizes are (batch, voxels, frequencies, transmitters, receivers); tiles hold 96 voxels, recurrences 32 steps."""
+    sizes = ((0, 5, 1, 1, 1), (1, 1, 1, 1, 1), (2, 95, 3, 2, 3), (1, 96, 40, 4, 3), (3, 97, 5, 12, 13),
+             (1, 300, 2, 5, 7), (2, 257, 33, 7, 1), (1, 1700, 4, 13, 6))
+    nonfinite = dict.fromkeys((math.nan, math.inf, -math.inf))
+    g = torch.Generator().manual_seed(0)
+    tables = _tables(50, (2, 2, 3), _F64, g, even=True)
+    x, y = (torch.randn(1, *shape, dtype=torch.complex128, generator=g) for shape in ((50,), (2, 2, 3)))
+    made = []
+    for even in (True, False):
+        def scene(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, even: bool = even):
+            batch, voxels, *rest = size
+            tables = _tables(voxels, tuple(rest), dtype, generator, even=even)
+            return torch.randn(batch, voxels, dtype=dtype.to_complex(), generator=generator), tables
+
+        def measurement(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, even: bool = even):
+            batch, voxels, *rest = size
+            tables = _tables(voxels, tuple(rest), dtype, generator, even=even)
+            return torch.randn(batch, *rest, dtype=dtype.to_complex(), generator=generator), tables
+
+        spacing = "even" if even else "uneven"
+        made.append(KernelCase(
+            kernels.born_forward, reference.born_forward, scene, sizes, rounding=100, bodies=_bodies(),
+            nonfinite=nonfinite, name=f"born_forward {spacing}", refused=(
+                BadCall((x[:, :40], tables), ValueError, r"x must have shape \(batch, 50\)"),
+                BadCall((x[0], tables), ValueError, r"x must have shape \(batch, 50\), got \(50,\)"),
+                BadCall((x.to(torch.complex64), tables), ValueError, r"x must be torch\.complex128"),
+                BadCall((x.real, tables), ValueError, r"x must be torch\.complex128"),
+                BadCall((x, tables), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))))
+        made.append(KernelCase(
+            kernels.born_adjoint, reference.born_adjoint, measurement, sizes, rounding=100, bodies=_bodies(),
+            nonfinite=nonfinite, name=f"born_adjoint {spacing}", refused=(
+                BadCall((y[:, :1], tables), ValueError, r"y must have shape \(batch, 2, 2, 3\)"),
+                BadCall((y.mT, tables), ValueError, r"y must have shape \(batch, 2, 2, 3\)"),
+                BadCall((y.to(torch.complex64), tables), ValueError, r"y must be torch\.complex128"),
+                BadCall((y, tables), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))))
+    return made
+
+
+def _scores(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Half of them small integers, so that ties are everywhere, with both zeros and some infinities."""
+    scores = torch.randint(-3, 4, shape, generator=generator).to(dtype) / 2
+    drawn = torch.rand(shape, generator=generator)
+    scores = torch.where(drawn < 0.5, torch.randn(shape, generator=generator).to(dtype), scores)
+    scores[drawn > 0.9] = -0.0
+    scores[drawn > 0.98] = torch.inf
+    scores[drawn > 0.99] = -torch.inf
+    return scores
+
+
+def _masks() -> list[KernelCase]:
+    """Kernels share work out in pieces of about 65536 scores."""
+    ones, whole = torch.ones(8), torch.ones(8, dtype=torch.int64)
+    poisoned = torch.tensor([1.0, torch.nan])
+    nonfinite = {math.nan: FloatingPointError, math.inf: None, -math.inf: None}
+    made = []
+    for n, m in ((1, 1), (1, 2), (2, 4), (1, 4), (4, 8), (2, 5), (7, 16), (5, 32), (9, 33)):
+        def groups(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, n: int = n, m: int = m):
+            *rows, count = size
+            return _scores((*rows, count * m), dtype, generator), n, m
+
+        piece = (1 << 16) // m
+        made.append(KernelCase(
+            kernels.nm_mask, reference.nm_mask, groups, ((0,), (1,), (3, 5), (2, 0), (1023,), (piece + 2,)),
+            (_F32, _F64, *_HALVES), bodies=_bodies(), nonfinite=nonfinite, least=m, name=f"nm_mask {n}:{m}",
+            refused=(
+                BadCall((ones, 2, 3), ValueError, "multiple of m = 3, got 8"),
+                BadCall((ones, 5, 4), ValueError, "n must be from 1 to 4"),
+                BadCall((ones, 0, 4), ValueError, "n must be from 1 to 4"),
+                BadCall((ones, 2, 4.0), TypeError, "m must be an integer"),
+                BadCall((whole, 2, 4), TypeError, "scores must be a floating point tensor, got torch.int64"),
+                BadCall((poisoned, 1, 2), FloatingPointError, "NaN"),
+                BadCall((ones, 2, 4), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))))
+    for share in (0.0, 0.1, 0.5, 1.0):
+        def rows(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, share: float = share):
+            return _scores(size, dtype, generator), round(share * size[-1])
+
+        made.append(KernelCase(
+            kernels.topk_mask, reference.topk_mask, rows,
+            ((0,), (1,), (3, 7), (2, 0), (4095,), (4097,), (2, 9000), (65535,), (65536,), (131073,)),
+            (_F32, _F64, *_HALVES), nonfinite=nonfinite, name=f"topk_mask {share:.0%}", refused=(
+                BadCall((ones, 9), ValueError, "k must be from 0 to 8"),
+                BadCall((ones, -1), ValueError, "k must be from 0 to 8"),
+                BadCall((ones, 1.5), TypeError, "k must be an integer"),
+                BadCall((whole, 1), TypeError, "scores must be a floating point tensor, got torch.int64"),
+                BadCall((ones.sum(), 1), ValueError, "at least one axis"),
+                BadCall((poisoned, 1), FloatingPointError, "NaN"))))
+    return made
