@@ -180,7 +180,7 @@ def _edges(case: KernelCase, seed: int) -> None:
 
 def _reference(case: KernelCase, seed: int) -> None:
     for dtype, size, arguments in _inputs(case, seed):
-        want = case.reference(*arguments)
+        want = _expected(case, arguments)
         for body, threads in itertools.product(case.bodies, case.threads):
             point = Point(body, threads, dtype, size)
             _agree(case, _call(case, point, arguments), want, f"{point}: kernel and reference")
@@ -241,7 +241,7 @@ def _nonfinite(case: KernelCase, seed: int) -> bool | None:
             _first(arguments).view(-1)[-1] = value
             what = f"{point}, an entry {value}"
             if error is None:
-                _agree(case, _call(case, point, arguments), case.reference(*arguments), f"{what}: kernel and reference")
+                _agree(case, _call(case, point, arguments), _expected(case, arguments), f"{what}: kernel and reference")
             else:
                 _refused(case, BadCall(arguments, error, ".", point.body), what)
     return None
@@ -307,6 +307,11 @@ def _drawn(case: KernelCase, dtype: torch.dtype, size: tuple[int, ...], seed: in
 def _first(arguments: tuple[Any, ...]) -> Tensor:
     _say(bool(arguments) and isinstance(arguments[0], Tensor), "draw must return a tuple that begins with a tensor")
     return arguments[0]
+
+
+def _expected(case: KernelCase, arguments: tuple[Any, ...]) -> Any:
+    with _torch_threads(1):
+        return case.reference(*arguments)
 
 
 def _call(case: KernelCase, point: Point, arguments: tuple[Any, ...]) -> Any:
