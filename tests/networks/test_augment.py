@@ -103,7 +103,8 @@ def loop(data: ImageSet, checkpoint: Path | None = None, seed: int = 5, steps: i
     net = model("small-conv", generator=g, depth=2, width=4, classes=2)
     batches = ImageBatches(data, batch_size=7, augment=Augment(1))
     return TrainLoop(net, torch.optim.SGD(net.parameters(), 0.1, momentum=0.9), cross_entropy, batches, steps=steps,
-                     generator=g, schedule=cosine(steps), checkpoint=checkpoint, checkpoint_every=4 if checkpoint else 0)
+                     generator=g, schedule=cosine(steps), checkpoint=checkpoint,
+                     checkpoint_every=4 if checkpoint else 0)
 
 
 @pytest.mark.parametrize("cut", [2, 5, 8])
