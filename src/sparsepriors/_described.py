@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from typing import Any, ClassVar, Self
 
 import torch
@@ -51,9 +52,17 @@ class Described:
 
         Raises
         ------
-        ValueError
-            If the data name an unknown class, one of another family than ``cls``, or fields it does not have.
+        TypeError, ValueError
+            If the data name an unknown class, one of another family than ``cls``, or fields that it does not have, or
+            the class refuses the values.
         """
+        try:
+            return cls._built(data)
+        except RecursionError as e:
+            raise ValueError(f"a {cls.__name__} cannot be nested that deeply") from e
+
+    @classmethod
+    def _built(cls, data: Any) -> Self:
         if not isinstance(data, dict) or not isinstance(data.get(_KIND), str):
             raise ValueError(f"expected an object with a {_KIND!r} field that names a class, got {data!r:.200}")
         found = Described._registry.get(data[_KIND])
@@ -79,7 +88,7 @@ def _encode(value: Any, where: str) -> Any:
     if isinstance(value, Tensor):
         flat = torch.view_as_real(value) if value.is_complex() else value
         return {_KIND: "tensor", "dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape),
-                "data": flat.detach().cpu().reshape(-1).tolist()}
+                "data": [_encode(v, where) for v in flat.detach().cpu().reshape(-1).tolist()]}
     if isinstance(value, torch.dtype):
         return {_KIND: "dtype", "name": str(value).removeprefix("torch.")}
     if isinstance(value, (list, tuple)):
@@ -100,22 +109,43 @@ def _decode(value: Any) -> Any:
         return value
     match value.get(_KIND):
         case "tensor":
-            dtype = _dtype(value.get("dtype"))
-            data = torch.tensor(value["data"], dtype=dtype.to_real() if dtype.is_complex else dtype)
-            if dtype.is_complex:
-                return torch.view_as_complex(data.reshape(*value["shape"], 2).contiguous())
-            return data.reshape(value["shape"])
+            return _tensor(value)
         case "dtype":
             return _dtype(value.get("name"))
         case "complex":
-            return complex(value["re"], value["im"])
-        case "float":
+            return complex(*(_number(value.get(part)) for part in ("re", "im")))
+        case "float" if value.get("value") in ("nan", "inf", "-inf"):
             return float(value["value"])
+        case "float":
+            raise ValueError(f"a float must be written as nan, inf or -inf, got {value.get('value')!r:.100}")
         case _:
-            return Described.from_dict(value)
+            return Described._built(value)
+
+
+def _tensor(value: dict[str, Any]) -> Tensor:
+    dtype, shape, flat = _dtype(value.get("dtype")), value.get("shape"), value.get("data")
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"the shape of a tensor must be a list of integers >= 0, got {shape!r:.100}")
+    parts = [*shape, 2] if dtype.is_complex else shape
+    if not isinstance(flat, list) or len(flat) != math.prod(parts) or max(shape, default=0) >= 2**63:
+        held = len(flat) if isinstance(flat, list) else f"{flat!r:.100}"
+        raise ValueError(f"a tensor of shape {shape!r:.100} must have {math.prod(parts)} numbers, got {held}")
+    if dtype == torch.bool and not all(isinstance(v, bool) for v in flat):
+        raise ValueError("a tensor of truth values must hold true and false only")
+    data = torch.tensor([_number(v) for v in flat], dtype=dtype.to_real() if dtype.is_complex else dtype)
+    return torch.view_as_complex(data.reshape(parts)) if dtype.is_complex else data.reshape(parts)
+
+
+def _number(value: Any) -> int | float:
+    """A number that a tensor can hold."""
+    if isinstance(value, dict):
+        value = _decode(value)
+    if not isinstance(value, int | float) or (isinstance(value, int) and abs(value) > sys.float_info.max):
+        raise ValueError(f"expected a number, got {value!r:.100}")
+    return value
 
 
 def _dtype(name: Any) -> torch.dtype:
-    if name not in _DTYPES:
+    if not isinstance(name, str) or name not in _DTYPES:
         raise ValueError(f"unknown dtype {name!r}; known: {', '.join(_DTYPES)}")
     return _DTYPES[name]

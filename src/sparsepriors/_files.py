@@ -14,6 +14,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+_LARGEST_JSON = 2**28   # bytes; far more than anything here writes
+
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
     """Let ``write`` fill a temporary file next to ``path``, then rename it into place.
@@ -50,11 +52,18 @@ def write_json(path: str | os.PathLike[str], data: Any) -> Path:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a strict JSON file (no NaN); a damaged one raises `ValueError` with its name."""
+    """Read a strict JSON file (no NaN, no key twice); a damaged one raises `ValueError` with its name."""
+    if (size := os.stat(path).st_size) > _LARGEST_JSON:
+        raise ValueError(f"{path} is not a readable JSON file: it has {size} bytes, more than {_LARGEST_JSON}")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
         raise ValueError(f"{path} is not a readable JSON file: {e}") from e
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Strict JSON; `ValueError` or `RecursionError` if it is damaged."""
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once_each)
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
@@ -67,6 +76,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a safetensors file; a damaged one raises `ValueError` with its name."""
     try:
+        _check_header(path)
         return safetensors.torch.load_file(str(path))
     except safetensors.SafetensorError as e:
         raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
@@ -75,6 +85,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read the strings in a safetensors file's header; a damaged file raises `ValueError` with its name."""
     try:
+        _check_header(path)
         with safetensors.safe_open(str(path), framework="pt") as f:
             return dict(f.metadata() or {})
     except safetensors.SafetensorError as e:
@@ -83,6 +94,26 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is given twice")
+    return found
+
+
+def _check_header(path: str | os.PathLike[str]) -> None:
+    """Refuse a header that names a tensor twice; which of them counts is not for the reader to guess."""
+    with open(path, "rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        header = f.read(min(length, os.fstat(f.fileno()).st_size))
+    if length == len(header) > 0:  # the library says what is wrong with any other
+        try:
+            parse_json(header)
+        except (ValueError, RecursionError) as e:
+            raise safetensors.SafetensorError(f"invalid header: {e}") from e
 
 
 def _dump(path: Path, data: bytes) -> None:

@@ -344,7 +344,8 @@ def test_a_radar_image_is_whole_or_absent(tmp_path):
 
     def write(folder, version):
         answer = CliRunner().invoke(app, [
-            "radar", str(data), "--out", str(folder / "v.safetensors"), "--shape", "2,2,2", "--prior", "adjoint", "--quiet"])
+            "radar", str(data), "--out", str(folder / "v.safetensors"), "--shape", "2,2,2", "--prior", "adjoint",
+            "--quiet"])
         if answer.exit_code:
             assert answer.exit_code in (1, 130), answer.output
             raise OSError(answer.output)

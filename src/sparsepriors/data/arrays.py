@@ -9,18 +9,22 @@ from __future__ import annotations
 import math
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sparsepriors import _files
 
-_LARGEST = 16 * 2**30   # bytes; a compressed file may claim anything
+_SMALL, _GROWTH = 2**26, 200   # bytes that any file may become, and what deflating measurements saves at most
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_MI_COMPRESSED = 15   # of MATLAB's version 5 format
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -50,7 +54,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         case ".npz":
             found = _read_npz(path)
         case ".safetensors":
-            found = {k: v.numpy() for k, v in _files.read_tensors(path).items()}
+            found = {k: _from_torch(path, k, v) for k, v in _files.read_tensors(path).items()}
         case ".mat" | ".h5" | ".hdf5":
             with open(path, "rb") as f:
                 # MATLAB puts 512 bytes of its own before the HDF5 signature.
@@ -64,14 +68,39 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return {k: v for k, v in found.items() if v.dtype.kind in "biufc"}
 
 
+def _most(path: Path) -> int:
+    """Bytes that the arrays of a compressed file may have."""
+    return max(_SMALL, _GROWTH * path.stat().st_size)
+
+
+def _from_torch(path: Path, name: str, value: Tensor) -> np.ndarray:
+    try:
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    except TypeError as e:
+        raise ValueError(f"{path.name}: {name} has the type {value.dtype}, which NumPy lacks") from e
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return {m.filename.removesuffix(".npy"): _read_npy(archive, m) for m in archive.infolist()
-                    if m.filename.endswith(".npy")}
+            members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
+            _check_members(members, _most(path))
+            return {m.filename.removesuffix(".npy"): _read_npy(archive, m) for m in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, SyntaxError,
-            struct.error, TypeError, ValueError, KeyError, OverflowError) as e:
+            struct.error, tokenize.TokenError, TypeError, ValueError, KeyError, OverflowError, MemoryError) as e:
         raise ValueError(f"{path} is not a readable .npz file: {e}") from e
+
+
+def _check_members(members: Sequence[zipfile.ZipInfo], most: int) -> None:
+    names = [m.filename for m in members]
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise ValueError(f"{name!r} is not the name of an array")
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is given twice")
+    if sum(m.file_size for m in members) > most:
+        raise ValueError(f"its arrays claim {sum(m.file_size for m in members)} bytes, at most {most} are read from a "
+                         f"file of this size")
 
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -84,7 +113,7 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         if dtype.hasobject:
             raise ValueError(f"{member.filename} holds Python objects, expected numbers")
         size = math.prod(shape) * dtype.itemsize
-        if any(n < 0 for n in shape) or size > min(_LARGEST, member.file_size):
+        if any(n < 0 for n in shape) or size > member.file_size:
             raise ValueError(f"{member.filename} claims shape {shape}, which does not fit its "
                              f"{member.file_size} bytes")
         data = f.read(size)
@@ -99,8 +128,9 @@ def _read_matlab(path: Path) -> dict[str, np.ndarray]:
     from scipy.io.matlab import MatReadError
 
     try:
+        _check_expanded(path)
         for name, shape, _ in scipy.io.whosmat(str(path)):
-            if math.prod(shape) > _LARGEST // 16:
+            if math.prod(shape) > _most(path):
                 raise ValueError(f"{name} claims shape {shape}")
         content = scipy.io.loadmat(str(path))
     # SciPy's reader meets a damaged file with whatever its parsing happens to raise.
@@ -108,6 +138,25 @@ def _read_matlab(path: Path) -> dict[str, np.ndarray]:
         kind = "" if isinstance(e, MatReadError) else f"{type(e).__name__}: "
         raise ValueError(f"{path} is not a readable .mat file: {kind}{e}") from e
     return dict(_walk(content, ""))
+
+
+def _check_expanded(path: Path) -> None:
+    """Refuse a version 5 file whose compressed variables would become too large, before SciPy expands them."""
+    left = _most(path)
+    with open(path, "rb") as f:
+        order = {b"IM": "<", b"MI": ">"}.get(f.read(128)[126:128])
+        while order is not None and len(tag := f.read(8)) == 8:
+            kind, length = struct.unpack(f"{order}II", tag)
+            if kind != _MI_COMPRESSED:
+                f.seek(length, os.SEEK_CUR)
+                continue
+            packed, unpack = f.read(length), zlib.decompressobj()
+            while packed:
+                left -= len(unpack.decompress(packed, _SMALL))
+                packed = unpack.unconsumed_tail
+                if left < 0:
+                    raise ValueError(f"its variables need more than {_most(path)} bytes, the most that are read from "
+                                     f"a file of this size")
 
 
 def _walk(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -129,11 +178,23 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
                           f"(pip install 'sparsepriors[imaging]')") from e
     found: dict[str, np.ndarray] = {}
 
+    left = _most(path)
+
+    outside: list[str] = []
+
+    def link(name: str, found: object) -> None:
+        if isinstance(found, h5py.ExternalLink):
+            outside.append(name)
+
     def visit(name: str, item: object) -> None:
+        nonlocal left
         if not isinstance(item, h5py.Dataset) or name.startswith("#"):
             return
-        if item.size * item.dtype.itemsize > _LARGEST:
-            raise ValueError(f"{name} claims shape {item.shape}")
+        if item.external or item.is_virtual:
+            raise ValueError(f"{name} keeps its values in another file")
+        left -= (item.size or 0) * item.dtype.itemsize
+        if left < 0:
+            raise ValueError(f"{name} claims shape {item.shape}, more than is read from a file of this size")
         if item.attrs.get("MATLAB_class", b"") in (b"char", "char") or "MATLAB_empty" in item.attrs:
             return
         value = item[()]
@@ -144,7 +205,10 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
 
     try:
         with h5py.File(path, "r") as f:
+            f.visititems_links(link)
+            if outside:
+                raise ValueError(f"{outside[0]} points into another file")
             f.visititems(visit)
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as e:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError) as e:
         raise ValueError(f"{path} is not a readable HDF5 file: {e}") from e
     return found

@@ -13,6 +13,7 @@ from torch.nn import functional
 from sparsepriors import _checks
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
+_MOST_PIXELS = 2**27   # the header may claim anything
 
 
 def to_input(image: UInt8[Tensor, "3 height width"], size: int = 224) -> Float[Tensor, "3 size size"]:
@@ -153,10 +154,13 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[Tensor, "3 height width"]:
 
     try:
         with Image.open(path) as picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
             pixels = np.asarray(picture.convert("RGB")).copy()
     except FileNotFoundError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as e:
+    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning, OSError, SyntaxError,
+            ValueError) as e:
         raise ValueError(f"{path} is not a readable image: {e}") from e
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

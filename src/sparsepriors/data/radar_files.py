@@ -119,7 +119,8 @@ def read_measurement(path: str | os.PathLike[str], *, fields: Mapping[str, str] 
     """
     arrays = read_arrays(path)
     if fields is None and _DATAPORT["y"] in arrays:
-        return _dataport(arrays, Path(path))
+        y, freqs, tx, rx = _dataport(arrays, Path(path))
+        return _measurement(Path(path), y, freqs, tx, rx)
     names = FIELDS | dict(fields or {})
     for unknown in set(names) - set(FIELDS):
         _checks.one_of("fields", unknown, FIELDS)
@@ -131,10 +132,7 @@ def read_measurement(path: str | os.PathLike[str], *, fields: Mapping[str, str] 
                         f"images with")
     if swap_yz:
         tx, rx = (a[:, [0, 2, 1]] if a.ndim == 2 and a.shape[1] == 3 else a for a in (tx, rx))
-    try:
-        return _measurement(y, freqs, tx, rx)
-    except (TypeError, ValueError) as e:
-        raise type(e)(f"{Path(path).name}: {e}") from e
+    return _measurement(Path(path), y, freqs, tx, rx)
 
 
 def write_measurement(path: str | os.PathLike[str], data: Measurement) -> Path:
@@ -200,20 +198,27 @@ def _field(arrays: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarra
     return arrays[name]
 
 
-def _measurement(y: np.ndarray, freqs: np.ndarray, tx: np.ndarray, rx: np.ndarray) -> Measurement:
+def _measurement(path: Path, y: np.ndarray, freqs: np.ndarray, tx: np.ndarray, rx: np.ndarray) -> Measurement:
     def real(a: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(a, dtype=np.complex128 if a.dtype.kind == "c" else np.float64))
 
     samples = np.array(y, dtype=np.complex64 if y.dtype == np.complex64 else np.complex128)
-    return Measurement(torch.from_numpy(samples), real(freqs), real(tx), real(rx))
+    try:
+        return Measurement(torch.from_numpy(samples), real(freqs), real(tx), real(rx))
+    except (TypeError, ValueError) as e:
+        raise type(e)(f"{path.name}: {e}") from e
 
 
-def _dataport(arrays: Mapping[str, np.ndarray], path: Path) -> Measurement:
+def _dataport(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     def antennas(prefix: str) -> np.ndarray:
-        return np.stack([_field(arrays, f"{prefix}.{axis}", path).reshape(-1) for axis in "XZY"], axis=1)
+        axes = [_field(arrays, f"{prefix}.{axis}", path).reshape(-1) for axis in "XZY"]
+        if len({len(a) for a in axes}) != 1:
+            raise ValueError(f"{path.name}: X, Y and Z of {prefix} must have one length, got "
+                             f"{', '.join(str(len(axes[i])) for i in (0, 2, 1))}")
+        return np.stack(axes, axis=1)
 
     y = _field(arrays, _DATAPORT["y"], path)
     if y.ndim != 3:
         raise ValueError(f"{path.name}: {_DATAPORT['y']} must have three axes, got shape {y.shape}")
-    return _measurement(y.transpose(2, 1, 0), _field(arrays, _DATAPORT["freqs"], path).reshape(-1),
-                        antennas(_DATAPORT["tx"]), antennas(_DATAPORT["rx"]))
+    return (y.transpose(2, 1, 0), _field(arrays, _DATAPORT["freqs"], path).reshape(-1), antennas(_DATAPORT["tx"]),
+            antennas(_DATAPORT["rx"]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,9 @@ MNI152_T1 = Source(
     path="datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
 )
 """The T1-weighted average of 152 brains, ICBM 2009a nonlinear symmetric, 1 mm (Fonov et al., NeuroImage 54, 2011)."""
+
+
+_MOST_VOXELS = 2**28   # the header may claim anything; the scan has 8 million
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +57,18 @@ def mni152(resolution: int = 1, *, data_dir: str | os.PathLike[str] | None = Non
     try:
         import nibabel
         from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError
     except ImportError as e:
         raise ImportError("mni152 needs nibabel: pip install nibabel, "
                           "or pip install 'sparsepriors[imaging]'") from e
     path = find_file(MNI152_T1, data_dir=data_dir)
     try:
         image = nibabel.load(path)  # pyright: ignore[reportPrivateImportUsage]
+        if math.prod(image.shape) > _MOST_VOXELS:  # pyright: ignore[reportAttributeAccessIssue]
+            raise ValueError(f"it claims shape {image.shape}")  # pyright: ignore[reportAttributeAccessIssue]
         array = np.asarray(image.dataobj, dtype=np.float32)  # pyright: ignore[reportAttributeAccessIssue]
         size = tuple(float(n) * resolution for n in image.header.get_zooms()[:3])  # pyright: ignore[reportAttributeAccessIssue]
-    except (ImageFileError, OSError, EOFError, ValueError) as e:
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as e:
         raise ValueError(f"{path} is not a readable NIfTI file: {e}") from e
     values = torch.from_numpy(array)
     if values.ndim != 3 or not bool(values.max() > 0):

@@ -29,6 +29,7 @@ def read_torch_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no weight file at {path}")
     try:
+        _check_members(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, TypeError,
             KeyError, IndexError, AttributeError, UnicodeDecodeError) as e:
@@ -38,4 +39,17 @@ def read_torch_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"{path} must hold a mapping of names to tensors, got {name!r}: {type(value).__name__}")
+        if value.layout != torch.strided or value.nbytes > path.stat().st_size:
+            raise ValueError(f"{path}: {name} claims shape {tuple(value.shape)} ({value.layout}), more than the file "
+                             f"holds")
     return dict(state)
+
+
+def _check_members(path: Path) -> None:
+    """PyTorch stores arrays as they are; a member that would grow is not of its making."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size:
+                raise ValueError(f"{member.filename} claims {member.file_size} bytes, more than the file holds")

@@ -46,8 +46,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path} is not a checkpoint of this library (format {metadata.get('format')!r}, "
                          f"expected {_FORMAT!r})")
     try:
-        return _unpack(json.loads(metadata["tree"]), tensors)
-    except (KeyError, TypeError, ValueError, IndexError) as e:
+        return _unpack(_files.parse_json(metadata["tree"]), tensors)
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as e:
         raise ValueError(f"{path} is a damaged checkpoint: {e!r}") from e
 
 

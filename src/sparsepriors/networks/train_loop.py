@@ -236,11 +236,12 @@ class TrainLoop:
             self.batches.load_state_dict(state["batches"])
             for hook, (_, hook_state) in zip(self.hooks, state["hooks"], strict=True):
                 hook.load_state_dict(hook_state)
-            self.step, self.lr_scale, self._base_lr = state["step"], state["lr_scale"], list(state["base_lr"])
+            self.step = _checks.count("step", state["step"])
+            self.lr_scale, self._base_lr = float(state["lr_scale"]), [float(lr) for lr in state["base_lr"]]
             self._stop = None if state["stop"] == "callback" else state["stop"]
             self.trace = {k: v.tolist() for k, v in state["trace"].items()}
             set_rng_state(self.generator, state["rng"])
-        except (RuntimeError, KeyError, TypeError, ValueError) as e:
+        except (RuntimeError, AttributeError, KeyError, TypeError, ValueError) as e:
             raise ValueError(f"the checkpoint {path} does not fit this training: {e}") from e
 
     def _one_step(self) -> None:

@@ -289,11 +289,14 @@ def _network(path: Path, stamp: tuple[int, ...], dtype: torch.dtype,
             net = UNet(**architecture)
     except (TypeError, ValueError) as e:
         raise ValueError(f"{meta} describes no network: {e}") from e
-    want = {k: tuple(v.shape) for k, v in net.state_dict().items()}
-    got = {k: tuple(v.shape) for k, v in state.items()}
+    want = {k: (v.dtype, tuple(v.shape)) for k, v in net.state_dict().items()}
+    got = {k: (v.dtype, tuple(v.shape)) for k, v in state.items()}
     if want != got:
         wrong = sorted(k for k in want.keys() | got.keys() if want.get(k) != got.get(k))
         raise ValueError(f"{path} does not fit the architecture in {meta.name}: {', '.join(wrong[:5])}")
+    for name, value in state.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{path}: {name} holds NaN or infinite entries")
     net.load_state_dict(state, assign=True)
     net = net.to(device=device, dtype=dtype)
     if net.dims == 3:  # channels last: 3-D convolutions are half as long again on CPUs otherwise

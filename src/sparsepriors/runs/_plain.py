@@ -41,11 +41,13 @@ def encode(value: Any, where: str) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The value that `encode` wrote."""
+    """The value that `encode` wrote; `ValueError` or `RecursionError` for one that it did not write."""
     if isinstance(value, list):
         return [decode(v) for v in value]
     if isinstance(value, dict):
         if value.get(_KIND) == "float" and set(value) == {_KIND, "value"}:
+            if value["value"] not in ("nan", "inf", "-inf"):
+                raise ValueError(f"a float must be written as nan, inf or -inf, got {value['value']!r:.100}")
             return float(value["value"])
         return {k: decode(v) for k, v in value.items()}
     return value

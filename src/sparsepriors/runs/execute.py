@@ -60,7 +60,9 @@ def read_status(folder: str | os.PathLike[str]) -> Status | None:
         status = Status(str(data["state"]), float(data["seconds"]), float(data["peak_rss_mb"]), int(data["attempts"]),
                         str(data["error"]))
         _checks.one_of("state", status.state, (DONE, RUNNING, INTERRUPTED, FAILED))
-    except (KeyError, TypeError, ValueError) as e:
+        for name in ("seconds", "peak_rss_mb", "attempts"):
+            _checks.nonnegative(name, getattr(status, name))
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise ValueError(f"{path} is not a run status: {e}") from e
     return status
 

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 MAX_FIGURE_BYTES = 150_000
+_MOST_PIXELS = 2**26
 
 
 def small_picture(path: Path) -> tuple[bytes, str]:
@@ -32,8 +33,10 @@ def small_picture(path: Path) -> tuple[bytes, str]:
         raise ImportError("shrinking figures needs Pillow: pip install Pillow") from e
     try:
         with Image.open(path) as opened:
+            if opened.width * opened.height > _MOST_PIXELS:
+                raise ValueError(f"it claims {opened.width} x {opened.height} pixels")
             image = opened.convert("RGB")
-    except OSError as e:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise ValueError(f"{path} is not a readable picture: {e}") from e
     for quality, scale in ((85, 1.0), (75, 1.0), (75, 0.75), (70, 0.5), (60, 0.35)):
         buffer = io.BytesIO()

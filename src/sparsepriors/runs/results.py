@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import sparsepriors
-from sparsepriors import _files
+from sparsepriors import _checks, _files
 from sparsepriors.runs import _plain
 from sparsepriors.runs import run as _run
 from sparsepriors.runs.evidence import interval, judge
 from sparsepriors.runs.execute import DONE, read_status
 from sparsepriors.runs.paper import Claim, Paper, Scale
 from sparsepriors.runs.pictures import small_picture
+from sparsepriors.runs.schema import check_figure, check_rows
 
 
 def collect(paper: Paper, scale: Scale, folders: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
@@ -128,14 +129,19 @@ class _Finished:
                              f"not of {paper.slug} at scale {scale}")
         if status is None or status.state != DONE:
             raise ValueError(f"{folder} is not finished: {status.state if status else 'not begun'}")
-        self.seed = int(config["seed"])
+        try:
+            self.seed = _checks.count("seed", config.get("seed"))
+            self.rows: list[dict[str, Any]] = _kept(folder / _run.ROWS, [])
+            check_rows(self.rows)
+            self.claims = {k: (_measure(v, "ours"), _measure(v, "baseline"))
+                           for k, v in _kept(folder / _run.CLAIMS, {}).items()}
+            self.figures = [{"name": name, **about} for name, about in _kept(folder / _run.FIGURES, {}).items()]
+            for figure in self.figures:
+                check_figure(figure)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
+            raise ValueError(f"{folder} does not hold what a run writes there: {e}") from e
         self.machine = _record(folder / _run.MACHINE)
         self.seconds, self.peak_rss_mb = status.seconds, status.peak_rss_mb
-        self.rows: list[dict[str, Any]] = _files.read_json(folder / _run.ROWS) if (folder / _run.ROWS).exists() else []
-        claims = _record(folder / _run.CLAIMS) if (folder / _run.CLAIMS).exists() else {}
-        self.claims = {k: (_measure(v, "ours"), _measure(v, "baseline")) for k, v in claims.items()}
-        figures = _record(folder / _run.FIGURES) if (folder / _run.FIGURES).exists() else {}
-        self.figures = [{"name": name, **about} for name, about in figures.items()]
 
 
 def _measure(pair: Mapping[str, Any], name: str) -> float:
@@ -147,6 +153,10 @@ def _record(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path} does not hold a JSON object")
     return data
+
+
+def _kept(path: Path, empty: Any) -> Any:
+    return _files.read_json(path) if path.exists() else empty
 
 
 def _judged(claim: Claim, pairs: Iterable[tuple[float, float]]) -> dict[str, Any]:

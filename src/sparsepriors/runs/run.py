@@ -160,9 +160,12 @@ class Run:
             if not isinstance(value, Mapping):
                 raise TypeError(f"the unit {key!r} must return a dict, got {type(value).__name__}")
             _files.write_json(path, _plain.encode(dict(value), key))
-        kept = _plain.decode(_files.read_json(path))
-        if not isinstance(kept, dict):
-            raise ValueError(f"{path} does not hold a unit of work; remove it to compute the unit again")
+        try:
+            kept = _plain.decode(_files.read_json(path))
+            if not isinstance(kept, dict):
+                raise ValueError(f"expected an object, got {kept!r:.100}")
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"{path} does not hold a unit of work; remove it to compute the unit again: {e}") from e
         return kept
 
     def tensors(self, key: str, fn: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:

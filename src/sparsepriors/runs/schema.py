@@ -47,6 +47,16 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     return data
 
 
+def check_rows(data: Any) -> None:
+    """Raise `ValueError` unless these are rows as a run keeps them."""
+    _list(_row, 20_000)("rows", data)
+
+
+def check_figure(data: Any) -> None:
+    """Raise `ValueError` unless this describes a figure whose file lies where it is said to."""
+    _FIGURE("figure", data)
+
+
 def check_results(data: Any) -> None:
     """Raise `ValueError` that names the first field which is not as ``results/SLUG.json`` has it."""
     _RESULTS("results", data)
