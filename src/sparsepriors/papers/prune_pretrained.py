@@ -195,9 +195,10 @@ def _unit(run: Run, arm: Arm, model: nn.Module, images: Images, calibration: Ten
 
 
 def _prune(arm: Arm, model: nn.Module, seed: int) -> Pruned:
-    score = RandomScore(torch.Generator().manual_seed(seed)) if arm.random else MagnitudeScore()
+    score = RandomScore() if arm.random else MagnitudeScore()
     device = next(model.parameters()).device
     return prune(model, arm.pattern, score=score, where=WHERE, distribution=arm.distribution,
+                 generator=torch.Generator().manual_seed(seed),
                  example=torch.zeros(1, 3, 224, 224, device=device))
 
 

@@ -1,10 +1,88 @@
-"""Which weights are sparse, how sparse each layer is, and by which scores: the parts that every method shares."""
+"""Sparse training as one machine: a plan says where, how much, in which pattern, by which score, when, and how."""
 
-from sparsepriors.networks.sparse.distribute import ERK, Distribution, Global, Uniform
-from sparsepriors.networks.sparse.score import MagnitudeScore, RandomScore, Score
+from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore
+from sparsepriors.networks.sparse.distribute import ERK, Custom, Distribution, Global, Shuffled, Uniform, UniformPlus
+from sparsepriors.networks.sparse.ledger import LayerRecord, SparsityReport, sparsity_report
+from sparsepriors.networks.sparse.moves import in_time_density, jaccard, sad
+from sparsepriors.networks.sparse.plan import SparsePlan
+from sparsepriors.networks.sparse.presets import PRESETS, preset
+from sparsepriors.networks.sparse.report import TrainingReport
+from sparsepriors.networks.sparse.rule import SRSTE, STE, Flow, Masked, Rule
+from sparsepriors.networks.sparse.schedule import (
+    Alternating,
+    AtInit,
+    Event,
+    EveryStep,
+    OneShot,
+    Periodic,
+    Polynomial,
+    Rounds,
+    Schedule,
+    StructureDecay,
+)
+from sparsepriors.networks.sparse.score import (
+    GradientScore,
+    MagnitudeScore,
+    MomentumScore,
+    Probe,
+    RandomScore,
+    SaliencyScore,
+    Score,
+    ScoreFunction,
+    UnfiredScore,
+    View,
+)
 from sparsepriors.networks.sparse.select import Selected, Selector, select
+from sparsepriors.networks.sparse.sparsifier import Sparsifier
 
 __all__ = [
-    "ERK", "Distribution", "Global", "MagnitudeScore", "RandomScore", "Score", "Selected", "Selector", "Uniform",
+    "ERK",
+    "PRESETS",
+    "SRSTE",
+    "STE",
+    "Alternating",
+    "AtInit",
+    "Custom",
+    "Distribution",
+    "Event",
+    "EveryStep",
+    "Flow",
+    "Global",
+    "GraSPScore",
+    "GradientScore",
+    "LayerRecord",
+    "MagnitudeScore",
+    "Masked",
+    "MomentumScore",
+    "OneShot",
+    "Periodic",
+    "Polynomial",
+    "Probe",
+    "RandomScore",
+    "Rounds",
+    "Rule",
+    "SNIPScore",
+    "SaliencyScore",
+    "Schedule",
+    "Score",
+    "ScoreFunction",
+    "Selected",
+    "Selector",
+    "Shuffled",
+    "SparsePlan",
+    "Sparsifier",
+    "SparsityReport",
+    "StructureDecay",
+    "SynFlowScore",
+    "TrainingReport",
+    "UnfiredScore",
+    "Uniform",
+    "UniformPlus",
+    "View",
+    "in_time_density",
+    "jaccard",
+    "preset",
+    "sad",
     "select",
+    "sparsity_report",
 ]

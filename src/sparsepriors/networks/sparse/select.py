@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from sparsepriors._described import Described
 
@@ -102,6 +103,15 @@ def select(model: nn.Module, where: Where | None = None) -> dict[str, Selected]:
         raise ValueError(f"no layer is selected; the model's linear and convolutional layers are: "
                          f"{', '.join(layers) or 'none'}")
     return found
+
+
+def stored_weight(module: nn.Module) -> nn.Parameter | None:
+    """The parameter behind a layer's weight: itself, or the one that a parametrization stores."""
+    if parametrize.is_parametrized(module, "weight"):
+        parametrizations = module.parametrizations
+        assert isinstance(parametrizations, nn.ModuleDict)
+        return parametrizations["weight"]._parameters.get("original")
+    return module._parameters.get("weight")
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsepriors import _files
-from sparsepriors.networks.sparse.select import LAYERS
+from sparsepriors.networks.sparse.select import LAYERS, stored_weight
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -174,7 +174,7 @@ def sparsity_report(model: nn.Module, masks: Mapping[str, Tensor] | None = None,
     weights: dict[str, nn.Parameter] = {}
     transposed: dict[str, bool] = {}
     for layer, module in model.named_modules(remove_duplicate=False):
-        weight = module._parameters.get("weight") if isinstance(module, LAYERS) else None
+        weight = stored_weight(module) if isinstance(module, LAYERS) else None
         if weight is not None:
             name = names.setdefault(id(weight), f"{layer}.weight" if layer else "weight")
             holders.setdefault(name, []).append(layer)
@@ -209,7 +209,7 @@ def _positions(model: nn.Module, names: Mapping[int, str], example: Tensor | tup
     uses: dict[str, int] = {}
 
     def count(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        weight = module._parameters["weight"]
+        weight = stored_weight(module)
         assert weight is not None
         if isinstance(module, _TRANSPOSED):
             places = args[0].numel() // weight.shape[0]
@@ -220,7 +220,7 @@ def _positions(model: nn.Module, names: Mapping[int, str], example: Tensor | tup
 
     training = {m: m.training for m in model.modules()}
     handles = [m.register_forward_hook(count) for m in model.modules()
-               if isinstance(m, LAYERS) and m._parameters.get("weight") is not None]
+               if isinstance(m, LAYERS) and stored_weight(m) is not None]
     try:
         model.eval()
         with torch.no_grad():

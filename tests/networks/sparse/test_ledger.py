@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsepriors.networks.ledger import CONVENTIONS, sparsity_report
+from sparsepriors.networks.sparse.ledger import CONVENTIONS, sparsity_report
 
 
 class Small(nn.Module):
