@@ -8,6 +8,7 @@ import io
 import itertools
 import struct
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from sparsepriors import data
-from sparsepriors.data import vision
+from sparsepriors.data import image_files, vision
 from sparsepriors.data.find import Source
 from sparsepriors.data.image_sets import ImageSet, Split
 
@@ -304,6 +305,29 @@ def test_an_archive_with_links_and_climbing_paths_writes_nothing(tmp_path: Path,
     with pytest.raises(ValueError, match="it lacks data_batch_1"):
         data.cifar10(data_dir=archive.parent)
     assert [p.name for p in tmp_path.rglob("*")] == ["in", archive.name]
+
+
+def test_files_that_expand_without_measure_are_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "_SMALL", 2**20)
+    write_idx(tmp_path, suffix=".gz")
+    (tmp_path / f"{IDX[0]}.gz").write_bytes(
+        gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 2**11, 64, 64) + bytes(2**23)))
+    (tmp_path / "mnist_5k.csv.gz").write_bytes(gzip.compress(bytes(2**23)))
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("padding", CIFAR10[0]):
+            member = tarfile.TarInfo(name)
+            member.size = 2**22
+            tar.addfile(member, io.BytesIO(bytes(2**22)))
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(vision, "_CIFAR10", Source(archive.name, sha256=sha256))
+    for load, message in ((data.fashion_mnist, "can hold"), (data.mnist5k, "expands to more"),
+                          (data.cifar10, "expands to more")):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=message):
+            load(data_dir=tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "a" + ",0" * 784, "256" + ",0" * 784, "-1" + ",0" * 784,

@@ -1,11 +1,12 @@
 """Readers of the files that image data sets come in: idx, CSV of digits, CIFAR's binary records.
 
-None unpickles, and the sizes that a header states are compared with the size of the file before anything is read.
+None unpickles, and what a file claims to hold is compared with its size before it is read or expanded.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import tarfile
 import zlib
@@ -19,8 +20,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 _UBYTE = 0x08     # the only element type of image data sets
-_DEFLATE = 1032   # no byte of a gzip file can become more
 _SIDE = 32        # of a CIFAR picture
+_SMALL, _GROWTH = 2**26, 200   # bytes that any file may expand to, and what compressing pictures saves at most
 
 
 def read_idx(path: Path, axes: int) -> UInt8[Tensor, "..."]:
@@ -47,7 +48,7 @@ def read_idx(path: Path, axes: int) -> UInt8[Tensor, "..."]:
         size = math.prod(shape)
         if size == 0:
             raise ValueError(f"it claims the empty shape {tuple(shape)}")
-        if size > path.stat().st_size * (_DEFLATE if packed else 1):
+        if size > (_most(path) if packed else path.stat().st_size):
             raise ValueError(f"it claims shape {tuple(shape)}, more than its {path.stat().st_size} bytes can hold")
         data = f.read(size + 1)
     if len(data) != size:
@@ -67,7 +68,10 @@ def read_digit_table(path: Path, side: int, largest: int) -> tuple[UInt8[Tensor,
     """
     rows = []
     with _readable(path, "table of digits"), gzip.open(path) as f:
-        for i, line in enumerate(f):
+        text = f.read(_most(path) + 1)
+        if len(text) > _most(path):
+            raise ValueError(f"it expands to more than {_most(path)} bytes")
+        for i, line in enumerate(text.splitlines()):
             row = np.array(list(map(int, line.split(b","))), dtype=np.int16)
             if len(row) != side * side + 1:
                 raise ValueError(f"line {i + 1} must have {side * side + 1} numbers, got {len(row)}")
@@ -103,7 +107,7 @@ def read_cifar(source: Path, names: Sequence[str], labels: int) -> tuple[UInt8[T
         If a file is missing from the source, damaged, or not a whole number of records.
     """
     record = labels + 3 * _SIDE * _SIDE
-    found = read_members(source, names, largest=10**9)
+    found = read_members(source, names, largest=2 * 10**8)
     parts = []
     for name in names:
         data = found[name]
@@ -130,7 +134,8 @@ def read_members(source: Path, names: Iterable[str], *, largest: int) -> dict[st
             if path.is_file() and path.stat().st_size <= largest:
                 found[name] = path.read_bytes()
     else:
-        with _readable(source, ".tar.gz archive"), tarfile.open(source, "r:gz") as archive:
+        with (_readable(source, ".tar.gz archive"), gzip.open(source) as packed,
+              tarfile.open(fileobj=_AtMost(packed, _most(source)), mode="r|") as archive):
             for member in archive:
                 name = PurePosixPath(member.name).name
                 if name in wanted and member.isfile() and member.size <= largest:
@@ -141,6 +146,25 @@ def read_members(source: Path, names: Iterable[str], *, largest: int) -> dict[st
         raise ValueError(f"{source} must hold {', '.join(sorted(wanted))}, each of at most {largest} bytes; "
                          f"it lacks {', '.join(sorted(wanted - set(found)))}")
     return found
+
+
+class _AtMost(io.RawIOBase):
+    """A stream that refuses to give more than so many bytes."""
+
+    def __init__(self, stream: gzip.GzipFile, most: int) -> None:
+        self._stream, self._most, self._given = stream, most, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._given += len(data)
+        if self._given > self._most:
+            raise ValueError(f"it expands to more than {self._most} bytes")
+        return data
+
+
+def _most(path: Path) -> int:
+    """Bytes that a compressed file may expand to."""
+    return max(_SMALL, _GROWTH * path.stat().st_size)
 
 
 @contextmanager
