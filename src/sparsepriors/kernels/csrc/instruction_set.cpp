@@ -2,6 +2,7 @@
 #include "born.hpp"
 #include "kernels.hpp"
 #include "masks.hpp"
+#include "variation.hpp"
 
 namespace sparsepriors {
 
@@ -11,6 +12,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     {born_forward<double>, born_adjoint<double>},
     {nm_mask<float>},
     {nm_mask<double>},
+    variation<float>,
+    variation<double>,
 };
 
 }  // namespace sparsepriors

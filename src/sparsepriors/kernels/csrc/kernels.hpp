@@ -42,11 +42,45 @@ struct MaskKernels {
     bool (*nm)(const T* scores, size_t groups, int n, int m, uint8_t* keep);
 };
 
+// One unknown x [parts][planes][rows][columns] of a total variation problem: minimise ||x - D^T p||^2 / 2 over p
+// [axes][parts][planes][rows][columns], |p| <= bound at every entry; D differences along the last `axes` axes, the
+// others having length 1. A line is one row of columns.
+template <class T>
+struct Variation {
+    const T* x;
+    T bound;
+    size_t planes, rows, columns;
+    int axes;
+    size_t lines() const { return planes * rows; }
+    size_t entries() const { return lines() * columns; }
+    size_t ahead() const { return axes == 3 ? rows : axes == 2; }  // lines until the farthest neighbour
+};
+
+// Values of scratch that one thread needs: a line for each difference, one of factors, one of zeros, and u on the lines
+// up to the farthest neighbour, each with one more entry.
+template <class T>
+size_t variation_scratch(const Variation<T>& v, size_t parts) {
+    return (v.axes * parts + 2) * v.columns + (v.ahead() + 1) * parts * (v.columns + 1);
+}
+
+template <class T>
+struct VariationKernels {
+    // A projected gradient step from q on lines [first, last): p becomes the new point, next = p + beta * (p - old p).
+    // Returns the inner product of q - p and p - old p.
+    double (*step)(const Variation<T>&, size_t first, size_t last, T beta, const T* q, T* p, T* next, T* scratch);
+    // Adds to sums the duality gap of p, the primal objective at u = x - D^T p, and ||x||^2.
+    void (*gap)(const Variation<T>&, size_t first, size_t last, const T* p, T* scratch, double* sums);
+    // Writes u.
+    void (*primal)(const Variation<T>&, size_t first, size_t last, const T* p, T* scratch, T* u);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
     MaskKernels<float> mask32;
     MaskKernels<double> mask64;
+    VariationKernels<float> (*variation32)(int axes, int parts, bool isotropic);
+    VariationKernels<double> (*variation64)(int axes, int parts, bool isotropic);
 };
 
 extern const InstructionSet portable, avx2, avx512;

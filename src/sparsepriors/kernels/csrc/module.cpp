@@ -5,14 +5,15 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "kernels.hpp"
+#include "scratch.hpp"
 #include "threads.hpp"
 #include "topk.hpp"
+#include "total_variation.hpp"
 
 namespace nb = nanobind;
 using namespace sparsepriors;
@@ -23,21 +24,6 @@ template <class T>
 using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
 constexpr size_t kForwardPieces = 16;  // partial sums of the forward product: fixed, so that their order is
-
-// Uninitialised working memory that begins on a cache line.
-template <class T>
-class Scratch {
-   public:
-    explicit Scratch(size_t count)
-        : data_(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kAlignment}))) {}
-    ~Scratch() { ::operator delete(data_, std::align_val_t{kAlignment}); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-    T* data() const { return data_; }
-
-   private:
-    T* data_;
-};
 
 bool runs(const std::string& name) {
     if (name == "portable") return true;
@@ -170,8 +156,32 @@ bool topk(const Array<const T>& scores, size_t k, const Array<uint8_t>& keep, si
     return topk_mask(from, count, k, to, std::max<size_t>(1, threads));
 }
 
+// Proximal points u, dual points p (overwritten) and relative gaps of a batch.
 template <class T>
-void bind(nb::module_& m, BornKernels<T> InstructionSet::*born, MaskKernels<T> InstructionSet::*mask) {
+void tv(const Array<const T>& x, const Array<const T>& bounds, const Array<T>& p, const Array<T>& u,
+        const Array<double>& gaps, int axes, bool isotropic, double tol, size_t max_iter, size_t threads,
+        const VariationKernels<T>& kernels) {
+    require(x.ndim() == 5 && u.size() == x.size() && p.size() == x.size() * axes, "x must be (n, parts, z, y, x)");
+    require(bounds.size() == x.shape(0) && gaps.size() == x.shape(0), "every unknown needs a bound and a gap");
+    const size_t items = x.shape(0), each = x.size() / std::max<size_t>(items, 1);
+    const bool direct = axes == 1 && x.shape(1) == 1;
+    const T *from = x.data(), *bound = bounds.data();
+    T *dual = p.data(), *to = u.data();
+    double* gap = gaps.data();
+    const Variation<T> shape{nullptr, 0, x.shape(2), x.shape(3), x.shape(4), axes};
+    nb::gil_scoped_release release;
+    const size_t inside = items >= threads ? 1 : threads;  // threads within one unknown: only where there are too few
+    share(items, inside == 1 ? threads : 1, [&](size_t i, size_t) {
+        Variation<T> v = shape;
+        v.x = from + i * each, v.bound = bound[i];
+        gap[i] = direct ? tv_line(v.x, each, v.bound, dual + i * each, to + i * each)
+                        : tv_solve(v, kernels, x.shape(1), tol, max_iter, inside, dual + i * each * axes, to + i * each);
+    });
+}
+
+template <class T>
+void bind(nb::module_& m, BornKernels<T> InstructionSet::*born, MaskKernels<T> InstructionSet::*mask,
+          VariationKernels<T> (*InstructionSet::*variation)(int, int, bool)) {
     m.def("born_forward", [born](Array<const T> x, Array<const T> base, Array<const T> ratio, size_t transmitters,
                                  size_t segment, Array<T> y, size_t threads, const std::string& isa) {
         forward<T>(x, base, ratio, transmitters, segment, y, threads, chosen(isa).*born);
@@ -185,6 +195,13 @@ void bind(nb::module_& m, BornKernels<T> InstructionSet::*born, MaskKernels<T> I
     m.def("topk_mask", [](Array<const T> scores, size_t k, Array<uint8_t> keep, size_t threads) {
         return topk<T>(scores, k, keep, threads);
     });
+    m.def("tv_prox", [variation](Array<const T> x, Array<const T> bounds, Array<T> p, Array<T> u, Array<double> gaps,
+                                 int axes, bool isotropic, double tol, size_t max_iter, size_t threads,
+                                 const std::string& isa) {
+        require(axes >= 1 && axes <= 3 && x.ndim() == 5, "x must be (n, parts, z, y, x), with 1 to 3 axes");
+        tv<T>(x, bounds, p, u, gaps, axes, isotropic, tol, max_iter, threads,
+              (chosen(isa).*variation)(axes, static_cast<int>(x.shape(1)), isotropic));
+    });
 }
 
 }  // namespace
@@ -192,6 +209,6 @@ void bind(nb::module_& m, BornKernels<T> InstructionSet::*born, MaskKernels<T> I
 NB_MODULE(_native, m) {
     m.doc() = "Compiled CPU kernels; the PyTorch references are in sparsepriors.kernels.reference.";
     m.def("instruction_sets", &instruction_sets, "Code paths that this processor runs, the fastest first.");
-    bind<float>(m, &InstructionSet::born32, &InstructionSet::mask32);
-    bind<double>(m, &InstructionSet::born64, &InstructionSet::mask64);
+    bind<float>(m, &InstructionSet::born32, &InstructionSet::mask32, &InstructionSet::variation32);
+    bind<double>(m, &InstructionSet::born64, &InstructionSet::mask64, &InstructionSet::variation64);
 }
