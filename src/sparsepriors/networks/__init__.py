@@ -8,7 +8,8 @@ from sparsepriors.networks.classification import accuracy, cross_entropy
 from sparsepriors.networks.hooks import ClipGradNorm, EarlyStopping, KeepBest, ReduceOnPlateau
 from sparsepriors.networks.models import MODELS, EfficientNetLite0, efficientnet_lite0, model
 from sparsepriors.networks.prune import Pruned, prune
-from sparsepriors.networks.schedules import constant, cosine, staircase
+from sparsepriors.networks.recipe import Recipe, Trained, train_classifier
+from sparsepriors.networks.schedules import constant, cosine, repeated, staircase
 from sparsepriors.networks.sparse import (
     ERK,
     PRESETS,
@@ -47,6 +48,7 @@ __all__ = [
     "Probe",
     "Pruned",
     "RandomScore",
+    "Recipe",
     "ReduceOnPlateau",
     "Selector",
     "Shuffled",
@@ -55,6 +57,7 @@ __all__ = [
     "SparsityReport",
     "TrainLoop",
     "TrainState",
+    "Trained",
     "Training",
     "TrainingDivergedError",
     "TrainingReport",
@@ -70,7 +73,9 @@ __all__ = [
     "preset",
     "prune",
     "recalibrate_batchnorm",
+    "repeated",
     "save_checkpoint",
     "sparsity_report",
     "staircase",
+    "train_classifier",
 ]

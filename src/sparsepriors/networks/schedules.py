@@ -51,3 +51,15 @@ def staircase(milestones: tuple[int, ...] | list[int], *, factor: float = 0.1) -
         _checks.count(f"milestones[{i}]", m, low=milestones[i - 1] + 1 if i else 0)
     _checks.positive("factor", factor)
     return lambda step: factor ** sum(step >= m for m in milestones)
+
+
+def repeated(schedule: Schedule, length: int) -> Schedule:
+    """Begin the schedule anew every ``length`` steps, as trainings in rounds do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``length`` is not a positive integer.
+    """
+    _checks.count("length", length, low=1)
+    return lambda step: schedule(step % length)

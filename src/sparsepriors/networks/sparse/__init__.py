@@ -2,6 +2,7 @@
 
 from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore
 from sparsepriors.networks.sparse.distribute import ERK, Custom, Distribution, Global, Shuffled, Uniform, UniformPlus
+from sparsepriors.networks.sparse.hook import Sparsify
 from sparsepriors.networks.sparse.ledger import LayerRecord, SparsityReport, sparsity_report
 from sparsepriors.networks.sparse.moves import in_time_density, jaccard, sad
 from sparsepriors.networks.sparse.plan import SparsePlan
@@ -71,6 +72,7 @@ __all__ = [
     "Shuffled",
     "SparsePlan",
     "Sparsifier",
+    "Sparsify",
     "SparsityReport",
     "StructureDecay",
     "SynFlowScore",

@@ -41,6 +41,11 @@ class Event:
 class Schedule(Described):
     """When masks change."""
 
+    @property
+    def restarts(self) -> int:
+        """Trainings of equal length into which the steps divide; the learning rate begins anew in each of them."""
+        return 1
+
     @abstractmethod
     def event(self, step: int, total: int, pattern: Pattern) -> Event | None:
         """What happens after ``step`` of ``total`` steps of a plan with this pattern; step 0 draws the first masks."""
@@ -234,6 +239,11 @@ class Rounds(Schedule):
     def __post_init__(self) -> None:
         _checks.count("rounds", self.rounds, low=2)
         _share("rewind", self.rewind)
+
+    @property
+    def restarts(self) -> int:
+        """The rounds."""
+        return self.rounds
 
     def event(self, step: int, total: int, pattern: Pattern) -> Event | None:
         length = total // self.rounds
