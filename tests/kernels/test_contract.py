@@ -21,7 +21,8 @@ CASES = cases()
 @pytest.mark.parametrize("name", kernel_checks())
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_kernel_passes_its_contract(case: KernelCase, name: str) -> None:
-    assert check_kernel(case, only=[name]) == [name]
+    ran = check_kernel(case, only=[name])
+    assert ran == [name] or (ran == [] and name == "non-finite" and not case.nonfinite)
 
 
 @pytest.mark.public_door

@@ -16,7 +16,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_born(), *_masks()]
+    return [*_born(), *_masks(), *_total_variation()]
 
 
 def _bodies() -> tuple[dict[str, str], ...]:
@@ -121,4 +121,39 @@ def _masks() -> list[KernelCase]:
                 BadCall((whole, 1), TypeError, "scores must be a floating point tensor, got torch.int64"),
                 BadCall((ones.sum(), 1), ValueError, "at least one axis"),
                 BadCall((poisoned, 1), FloatingPointError, "NaN"))))
+    return made
+
+
+def _total_variation() -> list[KernelCase]:
+    """The dual iteration until rounding may decide about a restart; on real lines the compiled kernel is exact."""
+    x, p, bound = torch.ones(2, 4, 5), torch.zeros(2, 2, 4, 5), torch.ones(2)
+    unknown = {"instruction_set": "altivec"}
+    refused = (
+        BadCall((x[0, 0], bound, p, True, 1e-3, 9), ValueError, r"1 to 3 spatial axes, got \(5,\)"),
+        BadCall((x, bound[:1], p, True, 1e-3, 9), ValueError, r"bound and p must have shapes \(2,\)"),
+        BadCall((x, bound, p[:, :1], True, 1e-3, 9), ValueError, r"bound and p must have shapes"),
+        BadCall((x, bound, p, True, 1e-3, 0), ValueError, "max_iter must be at least 1"),
+        BadCall((x, bound, p, True, 1e-3, 9), ValueError, "instruction_set must be one of", unknown))
+    complex_dtypes, made = (torch.complex64, torch.complex128), []
+    for axes, isotropic, dtypes, sizes in (
+            (1, True, (_F32, _F64), ((0, 5), (1, 1), (3, 17))),
+            (1, True, complex_dtypes, ((0, 5), (1, 1), (3, 17), (2, 1000))),
+            (2, True, complex_dtypes, ((0, 3, 4), (1, 1, 1), (3, 5, 7), (1, 33, 65))),
+            *((2, isotropic, (_F32, _F64), ((0, 3, 4), (1, 1, 1), (3, 5, 7), (1, 33, 65), (1, 60, 1200)))
+              for isotropic in (True, False)),
+            *((3, isotropic, (_F32, _F64), ((0, 2, 3, 4), (1, 1, 1, 1), (2, 3, 4, 5), (1, 9, 10, 33)))
+              for isotropic in (True, False))):
+        exact = axes == 1 and not dtypes[0].is_complex
+
+        def images(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, axes: int = axes,
+                   isotropic: bool = isotropic, exact: bool = exact):
+            x = torch.randn(size, dtype=dtype, generator=generator)
+            bound = 0.1 + torch.rand(size[0], dtype=dtype.to_real(), generator=generator)
+            start = torch.zeros(size[0], axes, *size[1:], dtype=dtype)
+            return x, bound, start, isotropic, 0.0, 1000 if exact else 12
+
+        name = f"tv_prox {axes}-D {'isotropic' if isotropic else 'anisotropic'}"
+        made.append(KernelCase(kernels.tv_prox, reference.tv_prox, images, sizes, dtypes, rounding=1000,
+                               bodies=_bodies(), refused=refused, view=lambda found: found[0],
+                               name=f"{name} complex" if dtypes[0].is_complex else name))
     return made
