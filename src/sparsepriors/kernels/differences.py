@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def differences(x: Tensor, d: int) -> Tensor:
-    """Forward differences along the last ``d`` axes, the last ones zero: ``(..., *spatial)`` to ``(..., d, *spatial)``."""
+    """Forward differences along the last ``d`` axes, the last zero: ``(..., *spatial)`` to ``(..., d, *spatial)``."""
     parts = []
     for axis in range(-d, 0):
         zero = torch.zeros_like(x.narrow(axis, 0, 1))

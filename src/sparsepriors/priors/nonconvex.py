@@ -42,7 +42,7 @@ class L0(Nonconvex):
     """R(x) = sum_i weight_i [x_i != 0]; its prox is hard thresholding at sqrt(2 step weight)."""
 
     def _phi(self, m: Tensor) -> Tensor:
-        return _shapes.like(self.weight, m) * (m != 0)
+        return _shapes.tensor_like(self.weight, m) * (m != 0)  # a number times booleans would be single precision
 
     def _shrink(self, r: Tensor, step: float | Tensor) -> Tensor:
         return _hard(r, (2 * _shapes.tensor_like(self.weight, r) * step).sqrt())
