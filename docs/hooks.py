@@ -36,12 +36,20 @@ def _claims(slug: str) -> str:
 
 
 def _benchmark(name: str) -> str:
-    data = _read(ROOT / "benchmarks" / "results" / f"{name}.json")
-    lines = ["| case | metric | ours | peer | its value | ratio | asked |", "|---|---|---|---|---|---|---|"]
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    if not path.is_file() and (ROOT / "benchmarks" / f"{name}.py").is_file():
+        return f"*Not recorded yet; `python benchmarks/{name}.py` measures it.*"
+    data = _read(path)
+    lines = ["| case | metric | ours | peer | its value | ratio [quartiles] | asked |", "|---|---|---|---|---|---|---|"]
     lines += [f"| {r['case']} | {r['metric']} | {_number(r['ours'])} | {r['peer']} | {_number(r['peer_value'])} "
-              f"| {_number(r['ratio'])} | {_number(r['target'])} |" for r in data["rows"]]
+              f"| {_ratio(r)} | {_number(r['target'])} |" for r in data["rows"]]
     lines += ["", f"*{_machine(data['machine'])}, {data['threads']} threads; a ratio above 1 is in our favour.*"]
     return "\n".join(lines)
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    low_high = row.get("quartiles")
+    return _number(row["ratio"]) + (f" [{', '.join(map(_number, low_high))}]" if low_high else "")
 
 
 def _machine(machine: Any) -> str:
