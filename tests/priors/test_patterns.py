@@ -71,6 +71,22 @@ def test_nm_cuts_a_convolution_whose_channels_m_does_not_divide():
     assert NM(2, 4).value(torch.where(mask, s, 0)) == 0
 
 
+@given(st.integers(1, 3), st.integers(1, 6), st.lists(st.integers(1, 3), min_size=0, max_size=2),
+       st.sampled_from([(1, 2), (2, 4), (3, 5)]), st.integers(0, 999))
+def test_flat_groups_run_on_from_one_row_to_the_next(out, channels, kernel, nm, seed):
+    s = scores(out, channels, *kernel, seed=seed)
+    pattern = NM(*nm, pad="tail", layout="flat", dims=s.ndim)
+    mask = pattern.mask(s)
+    line = s.movedim(1, -1).reshape(1, -1)
+    expected = row_by_row(line, *nm).reshape(s.movedim(1, -1).shape).movedim(-1, 1)
+    assert torch.equal(mask, expected)
+    assert torch.equal(pattern.mask(s.expand(2, *s.shape))[1], mask)
+    if s[0].numel() % nm[1] == 0:
+        assert torch.equal(NM(*nm).mask(s), mask)
+    if s.numel() % nm[1] == 0:
+        assert int(NM(*nm, layout="flat").mask(s).sum()) * nm[1] == s.numel() * nm[0]
+
+
 def test_nm_tail_stays_dense():
     mask = NM(1, 4, pad="tail").mask(scores(3, 10))
     assert mask[:, 8:].all()
@@ -140,6 +156,8 @@ def test_at_changes_the_density_and_nothing_else():
     (lambda: NM(2, 4).mask(torch.ones(3, 6)), ValueError, "rows of 6 entries cannot be cut into groups of m = 4"),
     (lambda: NM(2, 4).mask(torch.ones(3, 6, 3, 3)), ValueError, "rows of 54 entries cannot be cut into groups of m"),
     (lambda: NM(2, 4, dim=1).mask(torch.ones(3, 2, 4)), ValueError, "rows of 2 entries cannot be cut into groups"),
+    (lambda: NM(2, 4, layout="flat").mask(torch.ones(3, 6)), ValueError, "rows of 18 entries cannot be cut into"),
+    (lambda: NM(2, 4, layout="ring"), ValueError, "layout must be one of"),
     (lambda: NM(2, 4).at(0.3), TypeError, "fixes its own density"),
     (lambda: NM(2, 4, dim=3).mask(torch.ones(4, 4)), ValueError, "dim = 3 is not an axis"),
     (lambda: Block(0.5, (3, 3)).mask(torch.ones(4, 4)), ValueError, r"multiples of the block \(3, 3\)"),

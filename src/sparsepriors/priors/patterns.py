@@ -123,6 +123,10 @@ class NM(Pattern):
         of one kernel position; where it divides only ``in`` times the kernel's size, some reach into the next.
     pad
         ``"strict"`` refuses rows that m does not divide; ``"tail"`` leaves their last, incomplete group dense.
+    layout
+        ``"rows"``: every row is cut on its own; ``"flat"``: rows follow each other in one line that is cut, as the
+        code of Zhou et al. (2021, arXiv:2102.04010) does, so that m need only divide the number of entries. Where m
+        divides the rows both are the same; where it does not, groups reach over two outputs, and no hardware uses them.
 
     Source: Mishra et al. (2021), Accelerating sparse deep neural networks, for 2:4 and for the order of the entries of
     a convolution; the projection keeps the n largest moduli of each group.
@@ -132,12 +136,14 @@ class NM(Pattern):
     m: int = 4
     dim: int | None = None
     pad: str = "strict"
+    layout: str = "rows"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.count("m", self.m, low=1)
         _checks.count("n", self.n, low=1, high=self.m)
         _checks.one_of("pad", self.pad, ("strict", "tail"))
+        _checks.one_of("layout", self.layout, ("rows", "flat"))
         if self.dim is not None and (not isinstance(self.dim, int) or isinstance(self.dim, bool)):
             raise TypeError(f"dim must be an integer or None, got {type(self.dim).__name__}")
 
@@ -153,7 +159,10 @@ class NM(Pattern):
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
         axis = self._axis(x)
-        length = math.prod(x.shape[axis:]) if self.dim is None else x.shape[axis]
+        if self.layout == "flat":
+            axis = x.ndim - self._event(x)
+        whole = self.dim is None or self.layout == "flat"
+        length = math.prod(x.shape[axis:]) if whole else x.shape[axis]
         if self.pad == "strict" and length % self.m:
             raise ValueError(f"rows of {length} entries cannot be cut into groups of m = {self.m} "
                              f"(shape {tuple(x.shape)}); pad='tail' leaves the rest dense")
@@ -170,7 +179,10 @@ class NM(Pattern):
     def _mask(self, scores: Tensor) -> Tensor:
         axis = self._axis(scores)
         fibres = scores.movedim(axis, -1)
-        rows = fibres.flatten(axis) if self.dim is None else fibres
+        if self.layout == "flat":
+            rows = fibres.flatten(scores.ndim - self._event(scores))
+        else:
+            rows = fibres.flatten(axis) if self.dim is None else fibres
         whole = rows.shape[-1] // self.m * self.m
         mask = torch.ones(rows.shape, dtype=torch.bool, device=scores.device)
         mask[..., :whole] = kernels.nm_mask(rows[..., :whole], self.n, self.m)

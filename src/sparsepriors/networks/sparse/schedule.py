@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsepriors import _checks
 from sparsepriors._described import Described
@@ -294,19 +294,19 @@ class StructureDecay(Schedule):
         Raises
         ------
         ValueError
-            If the pattern is not N:M, or its m / n is not a power of two where the kind asks for that.
+            If the pattern is not N:M, or its m / n is not a power of two above 1 where the kind asks for that.
         """
         if not isinstance(pattern, NM):
             raise ValueError(f"structure decay takes N:M patterns, got {type(pattern).__name__}")
-        n, m, options = pattern.n, pattern.m, {"dim": pattern.dim, "pad": pattern.pad, "dims": pattern.dims}
+        n, m = pattern.n, pattern.m
         if self.kind == "stepwise":
-            if m % n or (m // n) & (m // n - 1):
-                raise ValueError(f"stepwise decay needs m / n to be a power of two, got {n}:{m}; "
-                                 f"legal for m = {m}: {', '.join(f'{m >> k}:{m}' for k in range(1, m.bit_length()))}")
-            counts = [m - 1, *(m >> k for k in range(1, (m // n).bit_length()))]
-            return tuple(NM(c, m, **options) for c in counts)
+            legal = [m >> k for k in range(1, m.bit_length()) if m % (1 << k) == 0]
+            if n not in legal:
+                raise ValueError(f"stepwise decay needs m / n to be a power of two above 1, got {n}:{m}; "
+                                 f"legal for m = {m}: {', '.join(f'{k}:{m}' for k in legal) or 'none'}")
+            return tuple(replace(pattern, n=k) for k in (m - 1, *(k for k in legal if k >= n)))
         sizes = (8, 4, 2, 1)
-        return tuple(NM(n * k if self.kind == "geometric" else n, m * k, **options) for k in sizes)
+        return tuple(replace(pattern, n=n * k if self.kind == "geometric" else n, m=m * k) for k in sizes)
 
     def event(self, step: int, total: int, pattern: Pattern) -> Event | None:
         first, last = self.dense * total, (1 - self.finetune) * total
