@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsepriors import priors as pr
+from sparsepriors.operators import WaveletTransform
 
 F64 = torch.float64
 Formula = Callable[[np.ndarray], np.ndarray]
@@ -89,7 +90,8 @@ def test_values_are_the_formulas(name: str, m: list[float], weight: float, shape
     make, penalty = SEPARABLE[name]
     expected = float(penalty(np.abs(np.array(m)), weight, shape).sum())
     if np.isfinite(expected):
-        assert float(make(weight, shape).value(torch.tensor(m, dtype=F64))) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+        found = float(make(weight, shape).value(torch.tensor(m, dtype=F64)))
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(SEPARABLE))
@@ -111,25 +113,19 @@ def inside(holds: np.ndarray) -> np.ndarray:
 
 
 SLOPE_SHARES = (1.0, 0.4)
-# name: (the prior of two entries, and its value on points (2, n)); the sets are thickened by the search's resolution
+# name: (the prior of two entries, and its value on points (2, n))
 JOINT: dict[str, tuple[Callable[[float], pr.Prior], Callable[[np.ndarray, float], np.ndarray]]] = {
     "GroupL2": (pr.GroupL2, lambda p, w: w * norm(p)),
     "SLOPE": (lambda w: pr.SLOPE(w * torch.tensor(SLOPE_SHARES, dtype=F64)),
               lambda p, w: w * (np.abs(p).max(axis=0) + 0.4 * np.abs(p).min(axis=0))),
     "TV": (lambda w: pr.TV(w, tol=1e-10, dims=1), lambda p, w: w * np.abs(p[1] - p[0])),
-    "NuclearNorm": (lambda w: pr.InBasis(pr.L1(w), _rotation()),
-                    lambda p, w: w * (np.abs(p[0] + p[1]) + np.abs(p[0] - p[1])) / np.sqrt(2)),
+    "InBasis": (lambda w: pr.InBasis(pr.L1(w), WaveletTransform((2,), "haar", 1, dtype=F64)),
+                lambda p, w: w * (np.abs(p[0] + p[1]) + np.abs(p[0] - p[1])) / np.sqrt(2)),
     "L2Ball": (pr.L2Ball, lambda p, w: inside(norm(p) <= w)),
     "L1Ball": (pr.L1Ball, lambda p, w: inside(np.abs(p).sum(axis=0) <= w)),
     "Box": (lambda w: pr.Box(-w / 2, w), lambda p, w: inside((p >= -w / 2).all(axis=0) & (p <= w).all(axis=0))),
     "NonNegative": (lambda w: pr.NonNegative(), lambda p, w: inside((p >= 0).all(axis=0))),
 }
-
-
-def _rotation():
-    from sparsepriors.operators import WaveletTransform
-
-    return WaveletTransform((2,), "haar", 1, dtype=F64)
 
 
 @pytest.mark.parametrize("name", sorted(JOINT))
