@@ -117,14 +117,15 @@ class _Bottleneck(nn.Module):
         return functional.relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
-class _Pad(nn.Module):
-    """Every other pixel, and zeros for the channels that are new."""
+class ChannelPad(nn.Module):
+    """Every pixel or every other one, and ``channels`` more channels, of zeros: a shortcut without weights."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
         self.channels, self.stride = channels, stride
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch more rows cols"]:
+        """Take pixels and add channels."""
         return functional.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, 0, self.channels))
 
 
@@ -156,5 +157,5 @@ def _shortcut(inputs: int, outputs: int, stride: int, kind: str) -> nn.Module:
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     if kind == "pad":
-        return _Pad(outputs - inputs, stride)
+        return ChannelPad(outputs - inputs, stride)
     return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
