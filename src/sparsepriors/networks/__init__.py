@@ -4,11 +4,12 @@ from sparsepriors.networks.augment import Augment, ImageBatches
 from sparsepriors.networks.batches import Drawn, Shuffled
 from sparsepriors.networks.batchnorm import Moments, batchnorm_moments, recalibrate_batchnorm
 from sparsepriors.networks.checkpoints import load_checkpoint, save_checkpoint
-from sparsepriors.networks.classification import accuracy, cross_entropy
+from sparsepriors.networks.classification import accuracy, cross_entropy, predict
 from sparsepriors.networks.hooks import ClipGradNorm, EarlyStopping, KeepBest, ReduceOnPlateau
 from sparsepriors.networks.models import MODELS, EfficientNetLite0, efficientnet_lite0, model
 from sparsepriors.networks.prune import Pruned, prune
 from sparsepriors.networks.recipe import Recipe, Trained, train_classifier
+from sparsepriors.networks.reliability import auroc, ece, fgsm
 from sparsepriors.networks.schedules import constant, cosine, repeated, staircase
 from sparsepriors.networks.sparse import (
     ERK,
@@ -63,13 +64,17 @@ __all__ = [
     "TrainingReport",
     "Uniform",
     "accuracy",
+    "auroc",
     "batchnorm_moments",
     "constant",
     "cosine",
     "cross_entropy",
+    "ece",
     "efficientnet_lite0",
+    "fgsm",
     "load_checkpoint",
     "model",
+    "predict",
     "preset",
     "prune",
     "recalibrate_batchnorm",

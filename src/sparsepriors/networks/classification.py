@@ -1,4 +1,4 @@
-"""Loss and accuracy of classifiers."""
+"""Loss, logits and accuracy of classifiers."""
 
 from __future__ import annotations
 
@@ -18,44 +18,53 @@ def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor], generator: tor
     return functional.cross_entropy(model(inputs), labels)
 
 
-def accuracy(model: nn.Module, inputs: Shaped[Tensor, "n ..."], labels: Int64[Tensor, " n"], *, batch: int = 1000,
-             top: int = 1, prepare: Callable[[Tensor], Tensor] | None = None) -> float:
-    """Share of the inputs whose label is among the ``top`` largest logits.
+def predict(model: nn.Module, inputs: Shaped[Tensor, "n ..."], *, batch: int = 1000,
+            prepare: Callable[[Tensor], Tensor] | None = None) -> Float[Tensor, "n classes"]:
+    """Logits of the inputs, on the model's device.
 
     Parameters
     ----------
     model
         Run in evaluation mode and without gradients; its modes are put back.
-    inputs, labels
+    inputs
         What is classified, on any device.
     batch
         Inputs per forward pass.
-    top
-        How many answers count.
     prepare
         Makes what the model takes of a batch of inputs: `ImageSet.normalise` of bytes.
 
     Raises
     ------
     TypeError, ValueError
-        If there is not one label for each input, or a number is out of range.
+        If there is no input, or ``batch`` is no positive integer.
     """
     _checks.count("batch", batch, low=1)
-    if inputs.ndim == 0 or len(inputs) == 0 or labels.shape != (len(inputs),):
-        raise ValueError(f"labels must be one for each input and at least one, got shapes {tuple(inputs.shape)} "
-                         f"and {tuple(labels.shape)}")
+    if inputs.ndim == 0 or len(inputs) == 0:
+        raise ValueError(f"inputs must be at least one, got shape {tuple(inputs.shape)}")
     device = next((p.device for p in model.parameters()), inputs.device)
     training = {m: m.training for m in model.modules()}
-    right = 0
     try:
         model.eval()
         with torch.no_grad():
-            for rows, wanted in zip(inputs.split(batch), labels.split(batch), strict=True):
-                rows = rows.to(device)
-                logits = model(rows if prepare is None else prepare(rows))
-                _checks.count("top", top, low=1, high=logits.shape[1])
-                right += int((logits.topk(top).indices == wanted.to(device)[:, None]).sum())
+            rows = (part.to(device) for part in inputs.split(batch))
+            return torch.cat([model(part if prepare is None else prepare(part)) for part in rows])
     finally:
         for module, mode in training.items():
             module.training = mode
-    return right / len(inputs)
+
+
+def accuracy(model: nn.Module, inputs: Shaped[Tensor, "n ..."], labels: Int64[Tensor, " n"], *, batch: int = 1000,
+             top: int = 1, prepare: Callable[[Tensor], Tensor] | None = None) -> float:
+    """Share of the inputs whose label is among the ``top`` largest logits; see `predict` for the other parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is not one label for each input, or a number is out of range.
+    """
+    if inputs.ndim == 0 or len(inputs) == 0 or labels.shape != (len(inputs),):
+        raise ValueError(f"labels must be one for each input and at least one, got shapes {tuple(inputs.shape)} "
+                         f"and {tuple(labels.shape)}")
+    logits = predict(model, inputs, batch=batch, prepare=prepare)
+    _checks.count("top", top, low=1, high=logits.shape[1])
+    return int((logits.topk(top).indices == labels.to(logits.device)[:, None]).sum()) / len(inputs)

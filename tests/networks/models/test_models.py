@@ -32,6 +32,36 @@ def test_every_name_has_a_case() -> None:
     assert sorted(name for name, *_ in CASES) == sorted(MODELS)
 
 
+@pytest.mark.parametrize(("name", "size"), [
+    # By hand: a 3x3 stem, 6 k 3x3 convolutions, two 1x1 shortcuts, normalisation of each, classifier.
+    ("cifar_resnet_20", 272_474), ("cifar_resnet_20_16", 272_474), ("cifar_resnet_56", 855_770),
+    ("cifar_resnet_8_4", 5_214)])
+def test_the_cifar_family_is_made_by_name(name: str, size: int) -> None:
+    network = model(name, generator=generator())
+    assert parameters(network) == size
+    assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
+    again = model(name, generator=generator(), in_channels=3)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+
+
+def test_the_cifar_family_starts_by_the_size_of_the_input() -> None:
+    network = model("cifar_resnet_20_32", generator=generator())
+    for name in ("layer3.0.conv1", "layer3.0.downsample.0", "fc"):
+        weight = network.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        assert float(weight.detach().std()) == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.06)
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize("name", ["cifar_resnet", "cifar_resnet_18", "cifar_resnet_2", "cifar_resnet_20_0",
+                                  "cifar_resnet_20_16_1", "cifar_resnet_20x"])
+def test_a_bad_name_of_the_cifar_family_meets_its_grammar(name: str) -> None:
+    with pytest.raises(ValueError, match="cifar_resnet_N or cifar_resnet_N_W with N = 6 k"):
+        model(name, generator=generator())
+    with pytest.raises(ValueError, match="6 k"):
+        models.cifar_resnet(18)
+
+
 @pytest.mark.parametrize(("make", "size"), [
     (lambda: models.resnet18(), 11_689_512), (lambda: models.resnet50(), 25_557_032),
     (lambda: models.resnet20(), 269_722), (lambda: models.MobileNetV1(), 4_231_976),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsepriors.networks.sparse import ERK, Global, Uniform
+from sparsepriors.networks.sparse import ERK, Bernoulli, Global, Shuffled, Uniform, UniformPlus
 from sparsepriors.priors.patterns import NM, Channel, Unstructured
 
 shapes = st.dictionaries(
@@ -86,6 +86,78 @@ def test_uniform_is_the_pattern_in_every_layer():
     for pattern in (Unstructured(0.3), NM(2, 4)):
         masks = Uniform().masks(pattern, scores)
         assert all(torch.equal(masks[n], pattern.mask(s)) for n, s in scores.items())
+
+
+@given(st.integers(2, 5), st.floats(0.05, 0.95))
+def test_layers_that_tie_at_the_maximum_become_dense_together(copies, density):
+    layers = {f"thin{i}": (2, 3) for i in range(copies)} | {"wide": (90, 110)}
+    found = ERK().densities(layers, density)
+    thin = {found[f"thin{i}"] for i in range(copies)}
+    assert len(thin) == 1
+    assert found["wide"] <= thin.pop()
+
+
+def test_er_ignores_the_kernel_and_erk_does_not_care_about_the_order_of_axes():
+    torch_order, jax_order = {"a": (64, 32, 3, 3), "b": (128, 64, 1, 1)}, {"a": (3, 3, 32, 64), "b": (1, 1, 64, 128)}
+    assert ERK().densities(torch_order, 0.05) == ERK().densities(jax_order, 0.05)
+    er = ERK(kernel=False).densities(torch_order, 0.05)
+    assert er["a"] / er["b"] == pytest.approx((96 / 2048) / (192 / 8192))
+
+
+def test_erk_plus_fixes_the_last_layer_and_meets_the_total():
+    layers = {"conv": (64, 16, 3, 3), "mid": (128, 64, 3, 3), "fc": (10, 128)}
+    found = ERK(last=1.0).densities(layers, 0.2)
+    assert found["fc"] == 1.0
+    sizes = {n: math.prod(s) for n, s in layers.items()}
+    assert sum(found[n] * sizes[n] for n in layers) == pytest.approx(0.2 * sum(sizes.values()))
+    alone = ERK().densities({n: layers[n] for n in ("conv", "mid")},
+                            (0.2 * sum(sizes.values()) - 1280) / (sizes["conv"] + sizes["mid"]))
+    assert {n: found[n] for n in alone} == pytest.approx(alone)
+
+
+@pytest.mark.parametrize(("density", "last"), [(0.1, 0.2), (0.5, None)])
+def test_uniform_plus_keeps_the_total_that_was_asked(density, last):
+    layers = {"first": (4, 3, 3, 3), "a": (64, 64), "b": (64, 32), "last": (10, 64)}
+    found = UniformPlus().densities(layers, density)
+    sizes = {n: math.prod(s) for n, s in layers.items()}
+    assert found["first"] == 1.0
+    assert found["a"] == found["b"]
+    assert found["last"] == (found["a"] if last is None else last)
+    assert sum(found[n] * sizes[n] for n in layers) == pytest.approx(density * sum(sizes.values()))
+
+
+@given(st.integers(0, 99), st.floats(0.05, 0.9))
+def test_a_ratio_keeps_each_layer_s_count_and_moves_its_positions(seed, density):
+    generator = torch.Generator().manual_seed(seed)
+    scores = {"a": torch.rand(20, 30, generator=generator), "b": 3 * torch.rand(10, 20, generator=generator)}
+    chosen = Global().masks(Unstructured(density), scores)
+    moved = Shuffled(Global()).masks(Unstructured(density), scores, generator=generator)
+    again = Shuffled(Global()).masks(Unstructured(density), scores, generator=generator)
+    assert {n: int(m.sum()) for n, m in moved.items()} == {n: int(m.sum()) for n, m in chosen.items()}
+    assert any(not torch.equal(moved[n], chosen[n]) for n in moved)
+    assert any(not torch.equal(moved[n], again[n]) for n in moved)
+
+
+def test_bernoulli_masks_have_binomial_counts():
+    generator = torch.Generator().manual_seed(0)
+    scores = {"a": torch.zeros(40, 50), "b": torch.zeros(20, 20)}
+    exact = {n: int(m.sum()) for n, m in ERK().masks(Unstructured(0.2), scores).items()}
+    counts = {n: [] for n in scores}
+    for _ in range(400):
+        for name, mask in Bernoulli(ERK()).masks(Unstructured(0.2), scores, generator=generator).items():
+            counts[name].append(int(mask.sum()))
+    for name, found in counts.items():
+        size, mean = scores[name].numel(), sum(found) / 400
+        deviation = math.sqrt(exact[name] * (1 - exact[name] / size))
+        assert mean == pytest.approx(exact[name], abs=4 * deviation / 20)
+        assert torch.tensor(found, dtype=torch.float64).std() == pytest.approx(deviation, rel=0.2)
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize("kind", [Bernoulli, Shuffled])
+def test_what_draws_needs_a_generator(kind):
+    with pytest.raises(ValueError, match="needs a generator"):
+        kind().masks(Unstructured(0.5), {"a": torch.rand(2, 2)})
 
 
 @pytest.mark.public_door

@@ -3,7 +3,7 @@
 from sparsepriors.networks.models.by_name import MODELS, model
 from sparsepriors.networks.models.efficientnet import EfficientNetLite0, SamePaddingConv2d, efficientnet_lite0
 from sparsepriors.networks.models.mobilenet import MobileNetV1, MobileNetV2
-from sparsepriors.networks.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet50
+from sparsepriors.networks.models.resnet import ResNet, cifar_resnet, resnet8, resnet18, resnet20, resnet50
 from sparsepriors.networks.models.small import MLP, SmallConv
 from sparsepriors.networks.models.transformer import VisionTransformer
 
@@ -17,6 +17,7 @@ __all__ = [
     "SamePaddingConv2d",
     "SmallConv",
     "VisionTransformer",
+    "cifar_resnet",
     "efficientnet_lite0",
     "model",
     "resnet8",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 from sparsepriors import _checks
 from sparsepriors.networks.models.efficientnet import EfficientNetLite0
 from sparsepriors.networks.models.mobilenet import MobileNetV1, MobileNetV2
-from sparsepriors.networks.models.resnet import resnet8, resnet18, resnet20, resnet50
+from sparsepriors.networks.models.resnet import cifar_resnet, resnet8, resnet18, resnet20, resnet50
 from sparsepriors.networks.models.small import MLP, SmallConv
 from sparsepriors.networks.models.transformer import VisionTransformer
 
@@ -23,7 +25,9 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit": VisionTransformer}
 
 MODELS: tuple[str, ...] = tuple(_MODELS)
-"""Names that `model` takes."""
+"""Names that `model` takes, besides ``cifar_resnet_N`` and ``cifar_resnet_N_W``."""
+
+_FAMILY = "cifar_resnet"
 
 
 def model(name: str, *, generator: torch.Generator, **options: Any) -> nn.Module:
@@ -32,7 +36,8 @@ def model(name: str, *, generator: torch.Generator, **options: Any) -> nn.Module
     Parameters
     ----------
     name
-        One of `MODELS`.
+        One of `MODELS`, or ``cifar_resnet_N`` or ``cifar_resnet_N_W``: `cifar_resnet` of N = 6 k + 2 layers and
+        width W, by default 16.
     generator
         The source of the weights; torch's own generator is left as it was.
     options
@@ -45,7 +50,7 @@ def model(name: str, *, generator: torch.Generator, **options: Any) -> nn.Module
     ValueError
         If the name is unknown or a number out of range; the message has the nearest name.
     """
-    make = _MODELS[_checks.one_of("model", name, MODELS)]
+    make = _family(name) if name.startswith(_FAMILY) else _MODELS[_checks.one_of("model", name, MODELS)]
     known = list(inspect.signature(make).parameters)
     for option in options:
         if option not in known:
@@ -55,3 +60,11 @@ def model(name: str, *, generator: torch.Generator, **options: Any) -> nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         return make(**options)
+
+
+def _family(name: str) -> Callable[..., nn.Module]:
+    match = re.fullmatch(rf"{_FAMILY}_(\d+)(?:_(\d+))?", name)
+    if match is None or int(match[1]) < 8 or int(match[1]) % 6 != 2 or match[2] == "0":
+        raise ValueError(f"model must be {_FAMILY}_N or {_FAMILY}_N_W with N = 6 k + 2 layers (8, 14, 20, ...) and a "
+                         f"positive width W, got {name!r}")
+    return partial(cifar_resnet, int(match[1]), width=int(match[2] or 16))

@@ -149,6 +149,26 @@ def resnet50(*, width: int = 64, in_channels: int = 3, classes: int = 1000, stem
     return ResNet((3, 4, 6, 3), block="bottleneck", width=width, in_channels=in_channels, classes=classes, stem=stem)
 
 
+def cifar_resnet(depth: int = 20, *, width: int = 16, in_channels: int = 3, classes: int = 10) -> ResNet:
+    """The family of He et al., section 4.2, of any depth 6 k + 2 and width, as sparse training compares it.
+
+    Shortcuts where the width changes are 1 x 1 convolutions, and weights of convolutions and classifier are drawn by
+    the size of the input (Liu et al., 2022, arXiv:2202.02643).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``depth`` is not 8, 14, 20, ..., or a number is not a positive integer.
+    """
+    if _checks.count("depth", depth, low=8) % 6 != 2:
+        raise ValueError(f"depth must be 6 k + 2 (8, 14, 20, 26, 32, ...), got {depth}")
+    model = ResNet((depth // 6,) * 3, width=width, in_channels=in_channels, classes=classes, stem="cifar")
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+    return model
+
+
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 

@@ -1,12 +1,23 @@
 """Sparse training as one machine: a plan says where, how much, in which pattern, by which score, when, and how."""
 
 from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore
-from sparsepriors.networks.sparse.distribute import ERK, Custom, Distribution, Global, Shuffled, Uniform, UniformPlus
+from sparsepriors.networks.sparse.connectivity import Connectivity, connectivity
+from sparsepriors.networks.sparse.distribute import (
+    ERK,
+    Bernoulli,
+    Custom,
+    Distribution,
+    Global,
+    Shuffled,
+    Uniform,
+    UniformPlus,
+)
 from sparsepriors.networks.sparse.hook import Sparsify
 from sparsepriors.networks.sparse.ledger import LayerRecord, SparsityReport, sparsity_report
 from sparsepriors.networks.sparse.moves import in_time_density, jaccard, sad
 from sparsepriors.networks.sparse.plan import SparsePlan
 from sparsepriors.networks.sparse.presets import PRESETS, preset
+from sparsepriors.networks.sparse.probes import GradientNoise, SADTracker
 from sparsepriors.networks.sparse.report import TrainingReport
 from sparsepriors.networks.sparse.rule import SRSTE, STE, Flow, Masked, Rule
 from sparsepriors.networks.sparse.schedule import (
@@ -43,6 +54,8 @@ __all__ = [
     "STE",
     "Alternating",
     "AtInit",
+    "Bernoulli",
+    "Connectivity",
     "Custom",
     "Distribution",
     "Event",
@@ -50,6 +63,7 @@ __all__ = [
     "Flow",
     "Global",
     "GraSPScore",
+    "GradientNoise",
     "GradientScore",
     "LayerRecord",
     "MagnitudeScore",
@@ -62,6 +76,7 @@ __all__ = [
     "RandomScore",
     "Rounds",
     "Rule",
+    "SADTracker",
     "SNIPScore",
     "SaliencyScore",
     "Schedule",
@@ -81,6 +96,7 @@ __all__ = [
     "Uniform",
     "UniformPlus",
     "View",
+    "connectivity",
     "in_time_density",
     "jaccard",
     "preset",

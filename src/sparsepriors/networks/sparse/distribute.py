@@ -232,6 +232,30 @@ class Shuffled(Distribution):
         return {name: _permuted(mask, generator) for name, mask in masks.items()}
 
 
+@dataclass(frozen=True)
+class Bernoulli(Distribution):
+    """Every weight kept or not on its own, with the layers' densities of another distribution as probabilities.
+
+    The published code of Liu et al. (2022, arXiv:2202.02643) draws its masks so; the number of kept weights then
+    varies from draw to draw, and a small layer may lose all of them.
+
+    Parameters
+    ----------
+    distribution
+        Where the probabilities come from.
+    """
+
+    distribution: Distribution = field(default_factory=ERK)
+
+    def _masks(self, pattern: Pattern, scores: Mapping[str, Tensor],
+               generator: torch.Generator | None) -> dict[str, Tensor]:
+        if generator is None:
+            raise ValueError("Bernoulli draws positions and needs a generator")
+        masks = self.distribution.masks(pattern, scores, generator=generator)
+        return {name: (torch.rand(m.shape, generator=generator, device=generator.device)
+                       < float(m.double().mean())).to(m.device) for name, m in masks.items()}
+
+
 def check_density(name: str, density: float) -> None:
     """Raise `ValueError` unless ``density`` is in (0, 1]."""
     _checks.positive(name, density)

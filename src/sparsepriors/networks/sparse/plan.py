@@ -44,6 +44,9 @@ class SparsePlan(Described):
     redistribute
         A move grows in each layer in proportion to the mean growth score of its kept weights (SNFS), in place of as
         many as it dropped there.
+    scale_init
+        Divide the first weights of every layer by the square root of its density, so that its outputs begin with the
+        variance that all weights would give them. Most published methods do not.
     skip_unfit
         Leave layers dense whose shape does not fit the pattern, and say so in the report, in place of refusing them.
 
@@ -64,6 +67,7 @@ class SparsePlan(Described):
     skip_update: bool = True
     forbid_regrow: bool = False
     redistribute: bool = False
+    scale_init: bool = False
     skip_unfit: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +75,9 @@ class SparsePlan(Described):
                            ("schedule", Schedule), ("rule", Rule), ("where", Selector)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {type(getattr(self, name)).__name__}")
+        if self.scale_init and self.rule.keeps_pruned:
+            raise ValueError(f"scale_init makes up for weights that are taken out, but {type(self.rule).__name__} "
+                             f"keeps all of them")
         if self.grow is not None and not isinstance(self.grow, Score):
             raise TypeError(f"grow must be a Score or None, got {type(self.grow).__name__}")
 

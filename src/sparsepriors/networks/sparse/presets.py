@@ -14,7 +14,7 @@ from typing import Any
 
 from sparsepriors import _checks
 from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore
-from sparsepriors.networks.sparse.distribute import ERK, Distribution, Global, Shuffled, Uniform
+from sparsepriors.networks.sparse.distribute import ERK, Bernoulli, Distribution, Global, Shuffled, Uniform
 from sparsepriors.networks.sparse.plan import SparsePlan
 from sparsepriors.networks.sparse.rule import SRSTE, STE, Flow
 from sparsepriors.networks.sparse.schedule import (
@@ -65,10 +65,15 @@ def _named(name: str) -> Callable[[Callable[..., SparsePlan]], Callable[..., Spa
 
 
 @_named("random")
-def random(density: float = 0.1, *, distribution: Distribution | None = None,
-           where: Selector | None = None) -> SparsePlan:
-    """A random mask, drawn before training and kept (Liu et al., 2022, arXiv:2202.02643)."""
-    return SparsePlan(Unstructured(density), distribution or ERK(), where=where or Selector())
+def random(density: float = 0.1, *, distribution: Distribution | None = None, exact: bool = True,
+           scale_init: bool = False, where: Selector | None = None) -> SparsePlan:
+    """A random mask, drawn before training and kept (Liu et al., 2022, arXiv:2202.02643).
+
+    Counts are ``exact``, or binomial as in the published code.
+    """
+    distribution = distribution or ERK()
+    return SparsePlan(Unstructured(density), distribution if exact else Bernoulli(distribution),
+                      where=where or Selector(), scale_init=scale_init)
 
 
 def _at_init(score: Score, density: float, distribution: Distribution | None, where: Selector | None) -> SparsePlan:
@@ -164,8 +169,10 @@ def one_shot(density: float = 0.1, *, at: float = 0.5, pattern: Pattern | None =
              distribution: Distribution | None = None, where: Selector | None = None) -> SparsePlan:
     """Train dense, prune once by magnitude, fine-tune with the mask fixed (Han et al., 2015)."""
     if pattern is not None:
-        return SparsePlan(pattern, distribution or Uniform(), schedule=OneShot(at), where=where or Selector())
-    return SparsePlan(Unstructured(density), distribution or Global(), schedule=OneShot(at), where=where or Selector())
+        return SparsePlan(pattern, distribution or Uniform(), init=MagnitudeScore(), schedule=OneShot(at),
+                          where=where or Selector())
+    return SparsePlan(Unstructured(density), distribution or Global(), init=MagnitudeScore(), schedule=OneShot(at),
+                      where=where or Selector())
 
 
 @_named("random-one-shot")
@@ -180,7 +187,8 @@ def random_one_shot(density: float = 0.1, *, at: float = 0.5, distribution: Dist
 def asp(n: int = 2, m: int = 4, *, at: float = 0.5, where: Selector | None = None,
         skip_unfit: bool = False) -> SparsePlan:
     """Train dense, prune once to N:M, fine-tune with the mask fixed (Mishra et al., 2021, arXiv:2104.08378)."""
-    return SparsePlan(NM(n, m), schedule=OneShot(at), where=where or Selector(), skip_unfit=skip_unfit)
+    return SparsePlan(NM(n, m), init=MagnitudeScore(), schedule=OneShot(at), where=where or Selector(),
+                      skip_unfit=skip_unfit)
 
 
 @_named("imp")
@@ -195,8 +203,8 @@ def imp(density: float = 0.1, *, rounds: int = 5, rewind: float = 0.0, distribut
 def ac_dc(density: float = 0.1, *, warmup: float = 0.1, phase: float = 0.05, finish: float = 0.15,
           distribution: Distribution | None = None, where: Selector | None = None) -> SparsePlan:
     """Dense and sparse phases in turn (Peste et al., 2021, arXiv:2106.12379)."""
-    return SparsePlan(Unstructured(density), distribution or Global(), schedule=Alternating(warmup, phase, finish),
-                      where=where or Selector())
+    return SparsePlan(Unstructured(density), distribution or Global(), init=MagnitudeScore(),
+                      schedule=Alternating(warmup, phase, finish), where=where or Selector())
 
 
 def _every_step(n: int, m: int, where: Selector | None, every: int, skip_unfit: bool, rule: STE | SRSTE | Flow,

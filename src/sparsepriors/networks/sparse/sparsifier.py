@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.utils import parametrize
+from torch import Tensor, nn
 
-from sparsepriors.networks.sparse import moves
+from sparsepriors.networks.sparse import moves, processes
+from sparsepriors.networks.sparse.attach import attach, detach, fitting, must_hold, put_back, state_of
 from sparsepriors.networks.sparse.cost import TrainingCost
 from sparsepriors.networks.sparse.distribute import finite
 from sparsepriors.networks.sparse.plan import SparsePlan
@@ -17,7 +18,6 @@ from sparsepriors.networks.sparse.report import TrainingReport, training_report
 from sparsepriors.networks.sparse.rule import MaskedWeight
 from sparsepriors.networks.sparse.schedule import Event
 from sparsepriors.networks.sparse.score import Probe, Score, View, checked_generator, finite_weights
-from sparsepriors.networks.sparse.select import Selected, select
 from sparsepriors.priors.patterns import pack_mask, unpack_mask
 
 _MOMENTUM = 0.9   # of the running mean of gradients that SNFS scores by
@@ -76,8 +76,10 @@ class Sparsifier:
         self.step_count = 0
         self._generator, self._probe = checked_generator(generator), probe
         self.example = probe.inputs[:1] if example is None and probe is not None else example
-        selected, unfit = _fitting(model, plan, total_steps)
-        _must_hold(optimizer, selected)
+        for score in {plan.score, plan.grow} - {None}:
+            _can_score(score, self._generator, probe)
+        selected, unfit = fitting(model, plan, total_steps)
+        must_hold(optimizer, selected)
         self._selected = selected
         shared = [f"{n} is shared with {', '.join(s.shared)} and masked once" for n, s in selected.items() if s.shared]
         self.notes = (*unfit, *shared)
@@ -93,15 +95,19 @@ class Sparsifier:
         if event is not None and event.prune is not None:
             masks = self._drawn(plan.init, event)
         self._cells = {name: MaskedWeight(mask, plan.rule) for name, mask in masks.items()}
-        self.fired = {name: mask.clone() for name, mask in masks.items()}
-        self.always = {name: mask.clone() for name, mask in masks.items()}
-        self._counts = {name: int(mask.sum()) for name, mask in masks.items()}
-        self._attach()
+        attach(model, selected, self._cells)
         self._share_masks()
-        self._clean(masks)
+        self.fired = {name: mask.clone() for name, mask in self.masks.items()}
+        self.always = {name: mask.clone() for name, mask in self.masks.items()}
+        self._counts = {name: int(mask.sum()) for name, mask in self.masks.items()}
+        self._clean(self.masks)
+        if plan.scale_init:
+            with torch.no_grad():
+                for name, parameter in self._parameters.items():
+                    parameter *= (parameter.numel() / max(1, self._counts[name])) ** 0.5
         if event is not None and event.save:
-            self._saved = self._state_of_model()
-        self._handles = [optimizer.register_step_pre_hook(lambda *_: self._before()),
+            self._saved = state_of(model, self._cells)
+        self._handles = [optimizer.register_step_pre_hook(self._around),
                          optimizer.register_step_post_hook(lambda *_: self._after())]
         self._look_ahead()
 
@@ -153,7 +159,7 @@ class Sparsifier:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._detach()
+        detach(self.model, self._selected)
         return report
 
     def state_dict(self) -> dict[str, Any]:
@@ -195,8 +201,8 @@ class Sparsifier:
         self.fired, self.always = unpacked["fired"], unpacked["always"]
         self._counts = {name: int(mask.sum()) for name, mask in unpacked["masks"].items()}
         self.step_count, self._changed, self.updates = state["step"], state["changed"], state["updates"]
-        self._momenta = {n: m.to(self._parameters[n].device) for n, m in state["momenta"].items()}
-        self._saved = state["saved"]
+        self._momenta = {n: m.to(self._parameters[n].device, copy=True) for n, m in state["momenta"].items()}
+        self._saved = None if state["saved"] is None else {n: v.clone() for n, v in state["saved"].items()}
         if self.cost is not None and state["cost"] is not None:
             self.cost.spent, self.cost.dense, self.cost.scoring = state["cost"]
         if self._generator is not None and state["generator"] is not None:
@@ -205,6 +211,21 @@ class Sparsifier:
 
     # One step of the optimizer.
 
+    def _around(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...],
+                kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Look at the gradients before the optimizer does: now, or after the closure that will compute them."""
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._before()
+            return None
+
+        def watched() -> Any:
+            loss = closure()
+            self._before()
+            return loss
+
+        return args[:1], {**kwargs, "closure": watched}
+
     def _before(self) -> None:
         if not self._collects:
             return
@@ -212,7 +233,7 @@ class Sparsifier:
             if cell.gradient is None:
                 raise RuntimeError(f"the plan needs the gradient of {name} at step {self.step_count + 1}, but no "
                                    f"backward pass has reached it since the last one")
-            _average(cell.gradient)
+            processes.average(cell.gradient)
             finite(name, cell.gradient)
         if self._due is not None and self._due.move and self.plan.skip_update:
             for group in self.optimizer.param_groups:
@@ -271,7 +292,7 @@ class Sparsifier:
         for name, cell in self._cells.items():
             cell.mask.copy_(new[name])
         if event.save:
-            self._saved = self._state_of_model()
+            self._saved = state_of(self.model, self._cells)
         if event.rewind:
             self._rewind()
         self._share_masks()
@@ -292,7 +313,8 @@ class Sparsifier:
 
     def _drawn(self, score: Score, event: Event) -> dict[str, Tensor]:
         assert event.prune is not None
-        return self.plan.distribution.masks(event.prune, score(self._view()), generator=self._generator)
+        view = replace(self._view(), density=getattr(event.prune, "density", None))
+        return self.plan.distribution.masks(event.prune, score(view), generator=self._generator)
 
     def _moved(self, fraction: float) -> dict[str, Tensor]:
         view, masks, plan = self._view(), self.masks, self.plan
@@ -309,7 +331,7 @@ class Sparsifier:
             left[name] = moves.drop(mask, worth[name], counts[name])
             room[name] = mask.numel() - int((mask if plan.forbid_regrow else left[name]).sum())
         if plan.redistribute:
-            means = {name: float(growth[name][mask].mean()) if mask.any() else 0.0 for name, mask in left.items()}
+            means = {n: max(0.0, float(growth[n][mask].mean())) if mask.any() else 0.0 for n, mask in left.items()}
             counts = moves.redistributed(sum(counts.values()), means, room)
         new = {}
         for name, mask in left.items():
@@ -332,80 +354,24 @@ class Sparsifier:
 
     def _share_masks(self) -> None:
         """Give every process the masks of process 0."""
-        if _processes() > 1:
-            for cell in self._cells.values():
-                bits = cell.mask.to(torch.uint8)
-                distributed.broadcast(bits, 0)
-                cell.mask.copy_(bits.bool())
-
-    # Weights that are remembered.
-
-    def _state_of_model(self) -> dict[str, Tensor]:
-        masks = {id(cell.mask) for cell in self._cells.values()}
-        everything = [*self.model.named_parameters(), *self.model.named_buffers()]
-        return {name: t.detach().clone() for name, t in everything if id(t) not in masks}
+        for cell in self._cells.values():
+            processes.share(cell.mask)
 
     def _rewind(self) -> None:
         assert self._saved is not None
-        here = dict([*self.model.named_parameters(), *self.model.named_buffers()])
-        for name, value in self._saved.items():
-            here[name].data.copy_(value)
+        put_back(self.model, self._saved)
         for state in self.optimizer.state.values():
             for value in state.values():
                 if isinstance(value, Tensor):
                     value.zero_()
-
-    # The model.
-
-    def _attach(self) -> None:
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        for name, selected in self._selected.items():
-            for layer in (selected.layer, *selected.shared):
-                parametrize.register_parametrization(modules[layer], "weight", self._cells[name])
-
-    def _detach(self) -> None:
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        for selected in self._selected.values():
-            for layer in (selected.layer, *selected.shared):
-                parametrize.remove_parametrizations(modules[layer], "weight", leave_parametrized=True)
 
     def _attached(self) -> None:
         if not self._handles:
             raise RuntimeError("this sparsifier was finalized: the model is plain and its masks are in the report")
 
 
-def _fitting(model: nn.Module, plan: SparsePlan, total: int) -> tuple[dict[str, Selected], list[str]]:
-    """The selected weights that fit every pattern of the plan, and notes on those that do not."""
-    selected, unfit = select(model, plan.where), []
-    for name, s in list(selected.items()):
-        for pattern in plan.patterns(total):
-            try:
-                pattern._fits(s.parameter)
-            except ValueError as e:
-                if not plan.skip_unfit:
-                    raise ValueError(f"{name} of shape {tuple(s.parameter.shape)} cannot take {pattern}: {e}; leave it "
-                                     f"out with where=Selector(skip=...) or skip_unfit=True") from e
-                unfit.append(f"{name} of shape {tuple(s.parameter.shape)} does not fit {pattern} and stays dense")
-                del selected[name]
-                break
-    if not selected:
-        raise ValueError(f"no selected weight fits the pattern {plan.pattern}")
-    return selected, unfit
-
-
-def _must_hold(optimizer: torch.optim.Optimizer, selected: Mapping[str, Selected]) -> None:
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    missing = [name for name, s in selected.items() if id(s.parameter) not in held]
-    if missing:
-        raise ValueError(f"the optimizer does not hold {', '.join(missing[:5])}"
-                         f"{' and others' if len(missing) > 5 else ''}; build it on the parameters of this model")
-
-
-def _processes() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _average(gradient: Tensor) -> None:
-    if _processes() > 1:
-        distributed.all_reduce(gradient)
-        gradient /= _processes()
+def _can_score(score: Score, generator: torch.Generator | None, probe: Probe | None) -> None:
+    """Raise `ValueError` now if a score of later steps will lack something."""
+    for need, given in (("generator", generator), ("probe", probe)):
+        if need in score.needs and given is None:
+            raise ValueError(f"{type(score).__name__} needs {need}, which was not given")
