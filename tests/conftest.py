@@ -13,7 +13,7 @@ import torch
 # Before the first import of the package: its functions then check shapes and types when they are called.
 jaxtyping.install_import_hook("sparsepriors", "runtime_types.check")
 
-hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ci")  # another one: pytest --hypothesis-profile nightly
 

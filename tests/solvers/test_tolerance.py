@@ -75,11 +75,23 @@ def test_converged_means_certified(name: str, dtype: str, m: int, n: int, seed: 
     _keeps_the_contract(name, DTYPES[dtype], m, n, seed, exponent, which)
 
 
-@settings(max_examples=200)
+@settings(max_examples=1000)
 @given(seed=st.integers(0, 10**6), exponent=st.floats(-13, -1), index=st.integers(0, 10**6))
-def test_two_hundred_drawn_problems(seed: int, exponent: float, index: int) -> None:
+def test_a_thousand_drawn_problems(seed: int, exponent: float, index: int) -> None:
     names = ("proximal_gradient", "admm", "least_squares", "conjugate_gradient")
     _keeps_the_contract(names[index % 4], torch.float64, 6, 4, seed, exponent, index // 4)
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS))
+@given(seed=st.integers(0, 10**6), limit=st.integers(1, 3))
+@settings(max_examples=20)
+def test_what_the_iterations_do_not_reach_is_not_called_converged(name: str, seed: int, limit: int) -> None:
+    A, y = _problem(8, 6, torch.float64, seed)
+    solution = SOLVERS[name](A, y, L1(0.1), tol=1e-14, max_iter=limit)
+    assert solution.iterations == limit
+    assert not solution.converged
+    assert solution.certificate > 1e-14
+    assert bool(torch.isfinite(solution.x).all())
 
 
 @pytest.mark.slow
