@@ -26,7 +26,7 @@ from sparsepriors.solvers import State, csalsa
 SCENES = (1000, 1001)
 SHAPE, FREQUENCIES = (21, 21, 25), 5
 SNRS = {"network": (30.0, 10.0), "l1": (30.0, 10.0), "tv": (30.0,), "tv-inexact": (30.0,)}
-KAPPA_RATIOS = (0.5, 1.5)
+KAPPA_RATIOS = (0.15, 0.5, 1.5)
 ALPHAS = {"network": (1.2e-3, 2.5e-3, 5e-3, 1e-2), "l1": (0.03, 0.1, 0.3, 1.0), "tv": (1e-4, 1e-3, 3e-3, 1e-2),
           "tv-inexact": (1e-3, 1e-2, 3e-2, 0.1)}
 STOPS = {"network": (30, 60, 100), "l1": (30, 60, 100), "tv": (10, 20, 50), "tv-inexact": (10, 20, 50)}

@@ -48,7 +48,8 @@ def measure() -> Path:
     data, out = folder / "coverage", folder / "coverage.json"
     tests = [str(ROOT / "tests" / t) for t in TESTS]
     run: list[Any] = [sys.executable, "-m", "coverage"]
-    subprocess.run([*run, "run", "--branch", f"--source={PACKAGE}", f"--data-file={data}", "-m", "pytest",
+    floors = ",".join([f"{PACKAGE}/_*.py", *(f"{PACKAGE}/{floor}/*" for floor in FLOORS)])
+    subprocess.run([*run, "run", "--branch", f"--include={floors}", f"--data-file={data}", "-m", "pytest",
                     "-m", "not slow", *tests], cwd=ROOT, check=False)
     subprocess.run([*run, "json", "--quiet", f"--data-file={data}", "-o", out], cwd=ROOT, check=True)
     return out
