@@ -100,7 +100,8 @@ def main() -> None:
         "data": "random_blobs, fresh at every step, boxes of "
                 f"{'x'.join(map(str, SMALLEST))} to {'x'.join(map(str, LARGEST))} voxels",
         "noise": f"real white Gaussian on the magnitude, standard deviation uniform on [0, {LARGEST_STD}]",
-        "loss": "mean squared error", "precision": "bfloat16 convolutions, float32 weights" if args.bfloat16 else "float32",
+        "loss": "mean squared error",
+        "precision": "bfloat16 convolutions, float32 weights" if args.bfloat16 else "float32",
         "optimizer": "Adam", "rate": args.rate, "schedule": "cosine to 1 %, warm-up 100",
         "batch": args.batch, "steps": training.steps, "seed": args.seed, "threads": args.threads,
         "seconds": round(time.perf_counter() - start), "torch": str(torch.__version__),
