@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from sparsepriors import _checks, kernels
 from sparsepriors.networks.sparse.score import Score, View
+from sparsepriors.networks.sparse.select import stored_weight
 from sparsepriors.priors.patterns import kept
 
 
@@ -122,18 +123,23 @@ class SynFlowScore(Score):
 def _taken(view: View) -> tuple[nn.Module, list[nn.Parameter]]:
     """The model and its parameters that the view scores, in the view's order."""
     assert view.model is not None
-    by_name = dict(view.model.named_parameters(remove_duplicate=False))
-    return view.model, [by_name[name] for name in view.weights]
+    found = []
+    for name in view.weights:
+        weight = stored_weight(view.model.get_submodule(name.removesuffix("weight").removesuffix(".")))
+        assert weight is not None
+        found.append(weight)
+    return view.model, found
 
 
 @contextmanager
 def _undisturbed(model: nn.Module, *, training: bool = True) -> Iterator[None]:
-    """Run the model in one mode and leave its modes and buffers (running statistics) as they were."""
+    """Run the model with gradients in one mode; leave its modes and buffers (running statistics) as they were."""
     modes = {m: m.training for m in model.modules()}
     buffers = [(b, b.clone()) for b in model.buffers()]
     model.train(training)
     try:
-        yield
+        with torch.enable_grad():
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -161,6 +161,8 @@ class MaskedWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight that the layer uses."""
+        if self.collecting and weight.is_leaf and weight.grad is None:
+            self.gradient = None   # of a step that was called off, as a gradient scaler does on overflow
         return _Use.apply(weight, self.mask, self)
 
     def right_inverse(self, weight: Tensor) -> Tensor:

@@ -262,6 +262,9 @@ class Rounds(Schedule):
         if total % self.rounds or total // self.rounds < 1:
             raise ValueError(f"{self.rounds} rounds of equal length need a multiple of {self.rounds} steps, "
                              f"got {total}")
+        if round(self.rewind * (total // self.rounds)) >= total // self.rounds:
+            raise ValueError(f"rewind = {self.rewind:g} remembers the weights at the end of a round of "
+                             f"{total // self.rounds} steps, when they are needed; make it smaller")
 
 
 @dataclass(frozen=True)
