@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,10 +43,13 @@ def draw(generator: torch.Generator, batch: int) -> tuple[Tensor, Tensor, Tensor
     return clean, noisy(clean, std, generator), std
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> Tensor:
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator, *,
+         bfloat16: bool = False) -> Tensor:
     """Mean squared error of the denoised volumes."""
     clean, seen, std = batch
-    return nn.functional.mse_loss(model(seen, std).float(), clean)
+    with torch.autocast(seen.device.type, torch.bfloat16, enabled=bfloat16):
+        denoised = model(seen, std)
+    return nn.functional.mse_loss(denoised.float(), clean)
 
 
 def errors(model: nn.Module, shape: tuple[int, int, int], volumes: int, seed: int) -> Tensor:
@@ -88,12 +92,11 @@ def main() -> None:
                   f"{state.metrics.get('validation/mse', float('nan')):.2e}  {time.perf_counter() - start:.0f} s",
                   flush=True)
 
-    loop = TrainLoop(model, torch.optim.Adam(model.parameters(), args.rate), loss,
+    loop = TrainLoop(model, torch.optim.Adam(model.parameters(), args.rate), partial(loss, bfloat16=args.bfloat16),
                      Drawn(lambda g: draw(g, args.batch)), steps=args.steps, generator=generator,
                      schedule=cosine(args.steps, warmup=min(100, args.steps - 1), final=0.01), hooks=[KeepBest("mse")],
                      validate=validate, validate_every=200, checkpoint=args.checkpoint, checkpoint_every=200)
-    with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
-        training = loop.fit(callback=report, resume=args.resume)
+    training = loop.fit(callback=report, resume=args.resume)
 
     model.eval()
     Denoiser.save(args.out, model, {
