@@ -45,7 +45,7 @@ def needed(objectives: Sequence[float], goal: float) -> int:
 
 def lasso(quick: bool, share: float, distance: float) -> list[dict[str, Any]]:
     """Gaussian regression with the weight ``share`` times the one that gives zero."""
-    samples, features, most = (40, 80, 2000) if quick else (1000, 4000, 3000)
+    samples, features, most = (40, 80, 2000) if quick else (500, 2000, 2000)
     g = torch.Generator().manual_seed(0)
     X = torch.randn(samples, features, dtype=torch.float64, generator=g)
     truth = torch.zeros(features, dtype=torch.float64)
@@ -88,7 +88,7 @@ def lasso(quick: bool, share: float, distance: float) -> list[dict[str, Any]]:
 
 def mri(quick: bool, weight: float = 0.003, distance: float = 1e-3) -> list[dict[str, Any]]:
     """A complex image from a third of its Fourier samples: Condat-Vu against Chambolle-Pock on the stacked operator."""
-    shape, most = ((8, 8), 200) if quick else ((256, 256), 400)
+    shape, most = ((8, 8), 200) if quick else ((256, 256), 300)
     g = torch.Generator().manual_seed(0)
     image = luma(photos(["camera"])["camera"])[128:128 + shape[0], 128:128 + shape[1]]
     mask = variable_density(shape, 3.0, generator=g)
