@@ -58,7 +58,7 @@ class EfficientNetLite0(nn.Module):
         self._conv_head, self._bn1 = _conv(width, 1280, 1), _norm(1280)
         self._fc = nn.Linear(1280, classes)
 
-    def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1280"]:
+    def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch maps"]:
         """Pooled activations in front of the classifier."""
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:

@@ -24,6 +24,8 @@ class MLP(nn.Module):
         Side of the square images in pixels.
     in_channels, classes
         Channels of the images, number of outputs.
+    norm
+        Whether a batch normalisation stands between each hidden layer and its ReLU.
 
     Raises
     ------
@@ -32,21 +34,22 @@ class MLP(nn.Module):
     """
 
     def __init__(self, *, hidden: Sequence[int] = (300, 100), size: int = 28, in_channels: int = 1,
-                 classes: int = 10) -> None:
+                 classes: int = 10, norm: bool = False) -> None:
         super().__init__()
         self.shape = (_checks.count("in_channels", in_channels, low=1), _checks.count("size", size, low=1), size)
         widths = [in_channels * size**2, *(_checks.count(f"hidden[{i}]", n, low=1) for i, n in enumerate(hidden)),
                   _checks.count("classes", classes, low=1)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(n) if norm else nn.Identity() for n in widths[1:-1])
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of a batch of normalised images."""
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (batch, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
         x = x.flatten(1)
-        for i, layer in enumerate(self.layers):
-            x = layer(functional.relu(x) if i else x)
-        return x
+        for layer, norm in zip(self.layers, self.norms, strict=False):
+            x = functional.relu(norm(layer(x)))
+        return self.layers[-1](x)
 
 
 class SmallConv(nn.Module):

@@ -1,6 +1,7 @@
 """Sparse training as one machine: a plan says where, how much, in which pattern, by which score, when, and how."""
 
 from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore
+from sparsepriors.networks.sparse.channels import ChannelGroup, trace_groups
 from sparsepriors.networks.sparse.connectivity import Connectivity, connectivity
 from sparsepriors.networks.sparse.distribute import (
     ERK,
@@ -20,6 +21,7 @@ from sparsepriors.networks.sparse.presets import PRESETS, preset
 from sparsepriors.networks.sparse.probes import GradientNoise, SADTracker
 from sparsepriors.networks.sparse.report import TrainingReport
 from sparsepriors.networks.sparse.rule import SRSTE, STE, Flow, Masked, Rule
+from sparsepriors.networks.sparse.scales import ScalePrior, scales, threshold_ot
 from sparsepriors.networks.sparse.schedule import (
     Alternating,
     AtInit,
@@ -46,6 +48,7 @@ from sparsepriors.networks.sparse.score import (
 )
 from sparsepriors.networks.sparse.select import Selected, Selector, select
 from sparsepriors.networks.sparse.sparsifier import Sparsifier
+from sparsepriors.networks.sparse.surgery import prune_channels, settle_masks, vote, zero_channels
 
 __all__ = [
     "ERK",
@@ -55,6 +58,7 @@ __all__ = [
     "Alternating",
     "AtInit",
     "Bernoulli",
+    "ChannelGroup",
     "Connectivity",
     "Custom",
     "Distribution",
@@ -79,6 +83,7 @@ __all__ = [
     "SADTracker",
     "SNIPScore",
     "SaliencyScore",
+    "ScalePrior",
     "Schedule",
     "Score",
     "ScoreFunction",
@@ -100,7 +105,14 @@ __all__ = [
     "in_time_density",
     "jaccard",
     "preset",
+    "prune_channels",
     "sad",
+    "scales",
     "select",
+    "settle_masks",
     "sparsity_report",
+    "threshold_ot",
+    "trace_groups",
+    "vote",
+    "zero_channels",
 ]
