@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 
 import h5py
@@ -137,3 +138,11 @@ def test_damage_meets_a_value_error_or_is_harmless(tmp_path_factory, kind, data)
     except ValueError:
         return
     assert all(v.dtype.kind in "biufc" for v in found.values())
+
+
+def test_a_matlab_73_file_asks_for_its_reader(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "v73.mat", "w") as f:
+        f["y"] = np.arange(3.0)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"v73\.mat is a MATLAB 7\.3 \(HDF5\) file; install h5py"):
+        read_arrays(tmp_path / "v73.mat")

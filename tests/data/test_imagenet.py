@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sparsepriors.data import imagenet
 from sparsepriors.data.imagenet import ClassFolder, imagenet_names, random_views, read_image, to_input
 from sparsepriors.data.photos import PHOTOS, photos
 
@@ -107,3 +108,15 @@ def test_bad_input_is_refused(tmp_path):
         random_views(picture, 0, generator())
     with pytest.raises(ValueError, match="area"):
         random_views(picture, 1, generator(), area=(0.0, 1.0))
+
+
+def test_a_picture_of_too_many_pixels_and_a_missing_reader(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (30, 20)).save(path)
+    assert imagenet.read_image(path).shape == (3, 20, 30)
+    monkeypatch.setattr(imagenet, "_MOST_PIXELS", 599)
+    with pytest.raises(ValueError, match=r"a\.png is not a readable image: it claims 30 x 20 pixels"):
+        imagenet.read_image(path)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match="images are read with the package Pillow"):
+        imagenet.read_image(path)

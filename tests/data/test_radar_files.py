@@ -108,3 +108,12 @@ def test_volumes_are_written_with_their_axes(tmp_path, generator):
         write_volume(tmp_path / "v.txt", volume, axes)
     with pytest.raises(ValueError, match=r"volume must have shape \(2, 3, 4\)"):
         write_volume(tmp_path / "v.npz", volume[0], axes)
+
+
+@pytest.mark.public_door
+def test_a_measurement_is_complex_and_a_dataport_file_has_three_axes(tmp_path, arrays):
+    with pytest.raises(TypeError, match=r"y must be complex, got torch\.float32"):
+        Measurement(**{k: torch.from_numpy(v.real.copy()) for k, v in arrays.items()})
+    scipy.io.savemat(tmp_path / "exp.mat", {"EMData": {"Values": arrays["y"][0]}, "OperateFreq": arrays["freqs"]})
+    with pytest.raises(ValueError, match=r"exp\.mat: EMData\.Values must have three axes, got shape \(3, 4\)"):
+        read_measurement(tmp_path / "exp.mat")

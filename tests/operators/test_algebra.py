@@ -246,3 +246,25 @@ def test_repr_reads_as_a_formula() -> None:
     assert repr(Matrix(torch.ones(2, 3)).H) == "Matrix(3 -> 2, float32).H"
     assert repr(Convolution(torch.ones(3), (5,)) + Identity((5,))) == \
         "Convolution(5 -> 5, float32) + Identity(5 -> 5, float32)"
+
+
+def test_an_operator_of_ones_own_must_know_how_to_move() -> None:
+    class Plain(LinearOperator):
+        @property
+        def in_shape(self) -> tuple[int, ...]:
+            return (3,)
+
+        @property
+        def in_dtype(self) -> torch.dtype:
+            return torch.float32
+
+        out_shape, out_dtype = in_shape, in_dtype
+
+        def _forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+        def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+            return y
+
+    with pytest.raises(TypeError, match=r"Plain is not a dataclass; it must define its own to\(device\)"):
+        Plain().to("cpu")

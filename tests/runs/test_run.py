@@ -6,7 +6,7 @@ import torch
 
 from sparsepriors import papers
 from sparsepriors.runs import Claim, Experiment, Paper, Run, Scale
-from sparsepriors.runs.execute import execute, read_status
+from sparsepriors.runs.execute import execute, execute_demo, read_status
 from sparsepriors.runs.results import aggregate, collect, publish
 from sparsepriors.runs.schema import read_results
 
@@ -50,6 +50,19 @@ def test_bad_input_is_named(tmp_path):
         run.once("t", lambda: {"x": torch.ones(2)})
     with pytest.raises(ValueError, match="two units"):
         run.once("k", dict)
+    with pytest.raises(ValueError, match="a row must have at least one column"):
+        run.log()
+    with pytest.raises(ValueError, match="column name must be letters, digits and underscores, got 'a b'"):
+        run.log(**{"a b": 1})
+    with pytest.raises(TypeError, match=r"x has the key 1; keys must be strings"):
+        run.once("keys", lambda: {"x": {1: 2}})
+    with pytest.raises(TypeError, match="must return a dict of tensors, got list"):
+        run.tensors("list", lambda: [torch.ones(2)])
+    with pytest.raises(TypeError, match="ours must be a number, got str"):
+        run.claim("better", ours="1", baseline=1.0)
+    run.claim("better", ours=torch.tensor(float("nan")), baseline=1)
+    with pytest.raises(ValueError, match="measured twice"):
+        run.claim("better", ours=1.0, baseline=1.0)
     with pytest.raises(ValueError, match="did you mean 'better'"):
         run.claim("beter", ours=1.0, baseline=1.0)
     with pytest.raises(TypeError, match="scalar"):
@@ -58,6 +71,46 @@ def test_bad_input_is_named(tmp_path):
         Claim("A b", "t", "p", "b")
     with pytest.raises(ValueError, match="https"):
         Paper("a", "t", "a", 2000, "javascript:alert(1)", "r", ("m",), ())
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match=r"is not empty and holds no config\.json"):
+        start(tmp_path)
+
+
+def test_each_seed_counts_once(tmp_path):
+    folder = execute(TINY, tmp_path, scale=Scale.SMOKE, seed=0)
+    with pytest.raises(ValueError, match=r"each seed counts once, got \[0, 0\]"):
+        collect(TINY.paper, Scale.SMOKE, [folder, folder])
+    with pytest.raises(ValueError, match="at least one finished run"):
+        collect(TINY.paper, Scale.SMOKE, [])
+    with pytest.raises(ValueError, match="is a run of tiny-paper at scale smoke, not of"):
+        collect(TINY.paper, Scale.DEFAULT, [folder])
+
+
+def test_an_experiment_must_measure_its_claims_and_may_lack_a_demo(tmp_path):
+    empty = Experiment(TINY.paper, lambda scale, seed, run: None)
+    execute(empty, tmp_path, scale=Scale.SMOKE, seed=0)
+    with pytest.raises(ValueError, match="tiny-paper did not measure better"):
+        execute(empty, tmp_path, scale=Scale.DEFAULT, seed=0)
+    with pytest.raises(ValueError, match="tiny-paper has no demo"):
+        execute_demo(empty, tmp_path)
+
+
+def test_pictures_that_a_run_no_longer_has_leave_the_results(tmp_path):
+    def run(scale, seed, run):
+        from matplotlib.figure import Figure
+
+        run.claim("better", ours=1.0, baseline=1.0)
+        run.figure("shown", Figure(figsize=(1, 1)))
+
+    folder = execute(Experiment(TINY.paper, run), tmp_path / "runs", scale=Scale.SMOKE, seed=0)
+    old = tmp_path / "results" / "figures" / "tiny-paper" / "old.png"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"x")
+    publish(TINY.paper, Scale.SMOKE, [folder], tmp_path / "results")
+    assert [p.name for p in old.parent.iterdir()] == ["shown.png"]
 
 
 def test_a_finished_run_is_judged_and_its_record_keeps_the_shape(tmp_path):
