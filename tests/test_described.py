@@ -21,7 +21,8 @@ class Holds(Described):
 
 @pytest.mark.parametrize("value", [
     torch.tensor([[1.5, -2.0]]), torch.tensor([1 + 2j]), torch.tensor([math.inf, -math.inf, 0.0]), torch.zeros(0, 3),
-    torch.tensor([True, False]), torch.tensor([2**40, -1]), torch.tensor(3.0).bfloat16(), torch.tensor([complex(1.0, -math.inf)]),
+    torch.tensor([True, False]), torch.tensor([2**40, -1]), torch.tensor(3.0).bfloat16(),
+    torch.tensor([complex(1.0, -math.inf)]),
 ], ids=str)
 def test_tensors_come_back_through_strict_json(value):
     text = json.dumps(Holds(value).to_dict(), allow_nan=False)

@@ -258,7 +258,13 @@ def test_an_operator_of_ones_own_must_know_how_to_move() -> None:
         def in_dtype(self) -> torch.dtype:
             return torch.float32
 
-        out_shape, out_dtype = in_shape, in_dtype
+        @property
+        def out_shape(self) -> tuple[int, ...]:
+            return (3,)
+
+        @property
+        def out_dtype(self) -> torch.dtype:
+            return torch.float32
 
         def _forward(self, x: torch.Tensor) -> torch.Tensor:
             return x
