@@ -21,7 +21,7 @@ from sparsepriors.papers.sparse_mri import TUNING, TUNING_PHOTOGRAPHS, TUNING_SL
 
 SINGLE = tuple((0.00025 * 2**k,) for k in range(8))
 PAIRS = tuple((tv, wavelet) for tv in (0.0005, 0.001, 0.002, 0.004) for wavelet in (0.0003, 0.001))
-LEVELS = tuple((round(0.002 * 1.5**k, 6),) for k in range(8))
+LEVELS = tuple((round(0.0015 * 1.5**k, 6),) for k in range(8))
 GRID = {"wavelet": SINGLE, "tv": SINGLE, "tv+wavelet": PAIRS, "plug-and-play": LEVELS}
 
 

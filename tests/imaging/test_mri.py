@@ -59,15 +59,15 @@ def test_masks_have_the_exact_count_and_a_full_middle(generator):
 
 
 def test_plug_and_play_takes_a_denoiser(scan, tmp_path):
-    image, mask, y = scan
+    _image, mask, y = scan
     net = UNet(2, base=4, levels=2, residual=True, batch_norm=False, bias=False)
     with torch.no_grad():
         for p in net.out.parameters():
-            p.zero_()  # removes nothing: the iteration is Landweber's
+            p.zero_()  # removes nothing: what is left is the fit to the samples
     denoiser = Denoiser.save(tmp_path / "none.safetensors", net, {})
     found = mri.reconstruct(y, mask, "plug-and-play", denoiser=denoiser).x
-    zero = mri.reconstruct(y, mask, "zero-filled").x
-    assert psnr(found, image) > psnr(zero, image) - 0.5
+    A = mri.acquisition(mask, mri.estimated_phase(y, mask))
+    assert (A(found) - y).norm() < 0.5 * (A(A.adjoint(y)) - y).norm()
     with pytest.raises(ValueError, match="denoiser goes with the method 'plug-and-play'"):
         mri.reconstruct(y, mask, "plug-and-play")
     with pytest.raises(ValueError, match="denoiser goes with the method 'plug-and-play'"):

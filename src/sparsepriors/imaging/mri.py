@@ -23,16 +23,17 @@ from sparsepriors.operators import (
     greatest_levels,
 )
 from sparsepriors.priors import L1, Denoiser, GroupL2, InBasis, PlugAndPlay, Zero
-from sparsepriors.solvers import Callback, Solution, pnp_proximal_gradient, primal_dual, proximal_gradient
+from sparsepriors.solvers import Callback, Solution, hqs, noise_schedule, primal_dual, proximal_gradient
 
 METHODS = ("zero-filled", "wavelet", "tv", "tv+wavelet", "plug-and-play")
 """What `reconstruct` knows."""
 
-WEIGHTS = {"wavelet": (0.004,), "tv": (0.003,), "tv+wavelet": (0.003, 0.0003), "plug-and-play": (0.01,)}
+WEIGHTS = {"wavelet": (0.004,), "tv": (0.003,), "tv+wavelet": (0.003, 0.0003), "plug-and-play": (0.005,)}
 """Default weights where the largest modulus of the zero-filled image is 1: of the l1 norm, of the total variation, of
-both, and the standard deviation that the denoiser is told."""
+both, and the last standard deviation that the denoiser is told."""
 
 _WAVELET, _MOST_LEVELS = "db4", 5
+_LOUDEST, _ANNEALING = 49 / 255, 30   # first noise level of the denoiser, and how many it falls through
 _DUAL_STEP = 0.015   # of images of size 1; the duals are as small as the weights
 
 
@@ -99,7 +100,7 @@ def reconstruct(y: Complex[Tensor, " samples"], mask: Bool[Tensor, "h w"], metho
     method
         ``"zero-filled"``: the adjoint; ``"wavelet"``: l1 norm of Daubechies' orthonormal wavelet coefficients (FISTA);
         ``"tv"``: isotropic total variation, and ``"tv+wavelet"``: both (Condat-Vu); ``"plug-and-play"``: your
-        ``denoiser`` of images (accelerated PnP proximal gradient).
+        ``denoiser`` of images (half-quadratic splitting with a falling noise level, `hqs`).
     real
         The image has no phase (a photograph); else it is estimated, see `estimated_phase`.
     weights
@@ -205,9 +206,10 @@ def _solve(A: LinearOperator, y: Tensor, method: str, weights: tuple[float, ...]
                                      objective=False, x0=start, max_iter=max_iter, tol=tol, callback=callback)
         case "plug-and-play":
             assert denoiser is not None
-            return pnp_proximal_gradient(A, y, PlugAndPlay(denoiser), std=strength, step=1.0,
-                                         accelerated=True, x0=start, max_iter=min(max_iter, 30), tol=10 * tol,
-                                         callback=callback)
+            steps = min(max_iter, _ANNEALING)
+            return hqs(A, y, PlugAndPlay(denoiser), noise_std=strength,
+                       stds=noise_schedule(max(_LOUDEST, strength), strength, steps), solve="cg", cg_iters=8, x0=start,
+                       max_iter=steps, tol=tol, callback=callback)
         case _:
             wavelet = InBasis(L1(rest[0]), WaveletTransform(shape, _WAVELET, levels)) if rest else Zero()
             return primal_dual(A, y, wavelet, terms=[(GroupL2(strength, axis=-3), FiniteDifference(shape))],
