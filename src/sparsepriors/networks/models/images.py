@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 STEMS = ("imagenet", "cifar")
@@ -22,3 +23,10 @@ def start_convolutions(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def start_by_inputs(model: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw the weights of convolutions and linear layers as He et al. (2015) do, by the size of the input."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, generator=generator)

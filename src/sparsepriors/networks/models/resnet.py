@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsepriors import _checks
-from sparsepriors.networks.models.images import STEMS, check_images, start_convolutions
+from sparsepriors.networks.models.images import STEMS, check_images, start_by_inputs, start_convolutions
 
 BLOCKS = ("basic", "bottleneck")
 SHORTCUTS = ("project", "pad")
@@ -163,9 +163,7 @@ def cifar_resnet(depth: int = 20, *, width: int = 16, in_channels: int = 3, clas
     if _checks.count("depth", depth, low=8) % 6 != 2:
         raise ValueError(f"depth must be 6 k + 2 (8, 14, 20, 26, 32, ...), got {depth}")
     model = ResNet((depth // 6,) * 3, width=width, in_channels=in_channels, classes=classes, stem="cifar")
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
+    start_by_inputs(model)
     return model
 
 

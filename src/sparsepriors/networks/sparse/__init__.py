@@ -13,7 +13,9 @@ from sparsepriors.networks.sparse.distribute import (
     Uniform,
     UniformPlus,
 )
+from sparsepriors.networks.sparse.graph import ramanujan_gap, spectral_gap
 from sparsepriors.networks.sparse.hook import Sparsify
+from sparsepriors.networks.sparse.ift import IsoFLOP, solve_budget, sparse_ift
 from sparsepriors.networks.sparse.ledger import LayerRecord, SparsityReport, sparsity_report
 from sparsepriors.networks.sparse.moves import in_time_density, jaccard, sad
 from sparsepriors.networks.sparse.plan import SparsePlan
@@ -69,6 +71,7 @@ __all__ = [
     "GraSPScore",
     "GradientNoise",
     "GradientScore",
+    "IsoFLOP",
     "LayerRecord",
     "MagnitudeScore",
     "Masked",
@@ -106,11 +109,15 @@ __all__ = [
     "jaccard",
     "preset",
     "prune_channels",
+    "ramanujan_gap",
     "sad",
     "scales",
     "select",
     "settle_masks",
+    "solve_budget",
+    "sparse_ift",
     "sparsity_report",
+    "spectral_gap",
     "threshold_ot",
     "trace_groups",
     "vote",

@@ -1,0 +1,62 @@
+import json
+import math
+
+import pytest
+import torch
+
+from sparsepriors.papers import get, random_pruning
+from sparsepriors.runs import Run, Scale
+
+
+@pytest.fixture
+def experiment():
+    return get("random-pruning")
+
+
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
+    def once(resume):
+        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
+        experiment.run(Scale.SMOKE, 0, run)
+        return [(tmp_path / "run" / name).read_text() for name in ("rows.json", "claims.json")]
+
+    texts = once(resume=False)
+    assert once(resume=True) == texts
+    rows, claims = map(json.loads, texts)
+    assert set(claims) == {c.id for c in experiment.paper.claims}
+    assert claims["exact-counts"]["ours"] == 1.0
+    assert (tmp_path / "run" / "figures" / "width.png").stat().st_size > 10_000
+    for row in rows:
+        for name in ("accuracy", "ece", "auroc_digits", "auroc_noise", "fgsm"):
+            assert 0 <= row[name] <= 1, name
+        assert row["fgsm"] <= row["accuracy"] + 0.02   # the step is along the gradient
+        assert math.isfinite(row["nll"])
+        if row["method"] == "dense":
+            assert (row["density"], row["train_ratio"]) == (1.0, 1.0)
+        else:
+            assert row["live"] <= row["density"]
+            assert row["train_ratio"] < 0.8
+            if row["method"] != "Bernoulli":
+                assert row["density"] == pytest.approx(row["density_asked"], abs=0.01)
+
+
+def test_the_default_scale_has_an_arm_for_every_claim_and_a_key_for_every_arm():
+    for scale in (Scale.SMOKE, Scale.DEFAULT, Scale.FULL):
+        arms = random_pruning.arms(random_pruning.SIZES[scale])
+        assert len({arm.key for arm in arms}) == len(arms)
+    sizes = random_pruning.SIZES[Scale.DEFAULT]
+    arms = set(random_pruning.arms(sizes))
+    for width in (32, 64, 128, 256, 512):
+        for method in ("dense", "ERK", "uniform"):
+            assert random_pruning.Arm("mlp", width, 2, method, 1.0 if method == "dense" else 0.05) in arms
+    assert random_pruning.Arm("mlp", 512, 2, "ERK", 0.1) in arms
+    assert {a.method for a in arms if (a.family, a.width) == ("resnet", 16)} == {
+        "dense", "ERK", "uniform", "SNIP", "SNIP ratio"}
+
+
+def test_counts_are_checked_layer_by_layer():
+    arm = random_pruning.Arm("mlp", 8, 2, "uniform", 0.5)
+    mask = torch.zeros(4, 10, dtype=torch.bool)
+    mask.view(-1)[:20] = True
+    assert random_pruning._exact(arm, {"a": mask})
+    mask.view(-1)[:23] = True
+    assert not random_pruning._exact(arm, {"a": mask})
