@@ -126,6 +126,91 @@ def radar(
                  iterations=iterations, swap_yz=swap_yz, device=device, picture=picture, quiet=quiet, as_json=as_json)
 
 
+Epochs = Annotated[int, typer.Option(help="Passes over the training images.", min=1)]
+Batch = Annotated[int, typer.Option(help="Images per step.", min=1)]
+Optimizer = Annotated[str, typer.Option(help="sgd or adamw.")]
+Rate = Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0 along a cosine.")]
+Shrink = Annotated[int, typer.Option(help="Average blocks of so many pixels a side.", min=1)]
+Limit = Annotated[int | None, typer.Option(help="Use so many training images.", min=1)]
+Threads = Annotated[int | None, typer.Option(help="Threads to compute with.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder with your own copy of the data.")]
+
+
+@app.command(epilog=_door.EXIT_CODES)
+def train(
+    preset: Annotated[str, typer.Option(help="How: dense, or a sparse training method such as rigl, gmp, sr-ste.")],
+    model: Annotated[str, typer.Option(help="The network: mlp, small-conv, resnet8, resnet20, vit, ...")]
+        = "small-conv",
+    data: Annotated[str, typer.Option(help="The data set: fashion-mnist, digits8, mnist5k, cifar10, ...")]
+        = "fashion-mnist",
+    pattern: Annotated[str | None, typer.Option(help="N:M such as 2:4, for methods that keep n of m weights.")] = None,
+    density: Annotated[float | None, typer.Option(help="Share of the weights that is kept, for the others.")] = None,
+    epochs: Epochs = 3,
+    batch: Batch = 128,
+    optimizer: Optimizer = "sgd",
+    rate: Rate = 0.05,
+    shrink: Shrink = 1,
+    limit: Limit = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, the batches and the masks.", min=0)] = 0,
+    data_dir: DataDir = None,
+    out: Annotated[Path, typer.Option(help="Folder of the network, its masks and the report.")] = Path("trained"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what the folder holds, to the same bits.")] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier, sparse or dense, and say what it keeps and what it cost. Ctrl-C, then --resume."""
+    from sparsepriors.cli import _train
+
+    _train.train(preset, pattern=pattern, density=density, model=model, data=data, data_dir=data_dir, epochs=epochs,
+                 batch=batch, optimizer=optimizer, rate=rate, shrink=shrink, limit=limit, seed=seed, out=out,
+                 resume=resume, threads=threads, quiet=quiet, as_json=as_json)
+
+
+@app.command(epilog=_door.EXIT_CODES)
+def compare(
+    presets: Annotated[str, typer.Option(help="Methods, or all; dense is one of them.")]
+        = "dense,gmp,one-shot,rigl,set,random,random-one-shot,sr-ste",
+    sparsity: Annotated[str, typer.Option(help="Shares of the weights that are left out.")] = "0.8,0.9,0.95",
+    model: Annotated[str, typer.Option(help="The network: mlp, small-conv, resnet8, resnet20, vit, ...")]
+        = "small-conv",
+    data: Annotated[str, typer.Option(help="The data set: fashion-mnist, digits8, mnist5k, cifar10, ...")]
+        = "fashion-mnist",
+    epochs: Epochs = 5,
+    batch: Batch = 128,
+    optimizer: Optimizer = "sgd",
+    rate: Rate = 0.1,
+    shrink: Shrink = 2,
+    limit: Limit = 4000,
+    seeds: Annotated[str, typer.Option(help="Seeds; every method has the same ones.")] = "0,1,2,3,4",
+    data_dir: DataDir = None,
+    out: Annotated[Path, typer.Option(help="Folder of the table, the plot and every training.")] = Path("compared"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what the folder holds.")] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare sparse training methods: accuracy, cost of training and inference, bytes, and how masks moved."""
+    from sparsepriors.cli import _compare
+
+    _compare.compare(presets, sparsity=sparsity, model=model, data=data, data_dir=data_dir, epochs=epochs, batch=batch,
+                     optimizer=optimizer, rate=rate, shrink=shrink, limit=limit, seeds=seeds, out=out, resume=resume,
+                     threads=threads, quiet=quiet, as_json=as_json)
+
+
+@app.command(epilog="Exit codes: 0 nothing failed, 1 a check failed or a file cannot be read, 2 wrong usage.")
+def audit(
+    path: Annotated[Path, typer.Argument(help="A record of a training with its claims (.json), or weights "
+                                              "(.safetensors, .pt, .pth, or a folder of .safetensors).")],
+    html: Annotated[Path | None, typer.Option(help="Also write the audit as a page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check what is said of a sparse training against what was recorded: ten lessons, each answered by a number."""
+    from sparsepriors.cli import _audit
+
+    _audit.audit(path, html=html, as_json=as_json)
+
+
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what works here: versions, instruction set, threads, GPU, kernels, optional rooms and how to get them."""
