@@ -23,12 +23,12 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(exper
     assert once(resume=True) == texts
     rows, claims = map(json.loads, texts)
     assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert claims["exact-counts"]["ours"] == 1.0
     assert (tmp_path / "run" / "figures" / "width.png").stat().st_size > 10_000
     for row in rows:
         for name in ("accuracy", "ece", "auroc_digits", "auroc_noise", "fgsm"):
             assert 0 <= row[name] <= 1, name
-        assert row["fgsm"] <= row["accuracy"] + 0.02   # the step is along the gradient
+        if row["accuracy"] > 0.3:   # what has learned something is fooled by a step along the gradient
+            assert row["fgsm"] < row["accuracy"]
         assert math.isfinite(row["nll"])
         if row["method"] == "dense":
             assert (row["density"], row["train_ratio"]) == (1.0, 1.0)
@@ -36,6 +36,7 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(exper
             assert row["live"] <= row["density"]
             assert row["train_ratio"] < 0.8
             if row["method"] != "Bernoulli":
+                assert row["exact"]
                 assert row["density"] == pytest.approx(row["density_asked"], abs=0.01)
 
 
