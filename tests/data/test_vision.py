@@ -402,3 +402,21 @@ def test_bad_sets_are_refused(tmp_path: Path) -> None:
         data.emnist("lettres", data_dir=tmp_path)
     with pytest.raises(ValueError, match="name must be"):
         data.medmnist("../a", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(("images", "message"), [
+    (np.zeros((2, 4, 4), np.float32), r"train_images of .*odd\.npz must be bytes of shape .* got torch\.float32"),
+    (np.zeros((2, 4, 4, 2), np.uint8), r"must be bytes of shape .* got torch\.uint8, \(2, 4, 4, 2\)"),
+    (np.zeros((0, 4, 4), np.uint8), r"odd\.npz holds no training images"),
+])
+def test_archives_of_other_pictures_are_refused(tmp_path: Path, images: np.ndarray, message: str) -> None:
+    labels = np.zeros((len(images), 1), np.uint8)
+    np.savez(tmp_path / "odd.npz", **{f"{part}_{what}": value for part in ("train", "test", "val")
+                                      for what, value in (("images", images), ("labels", labels))})
+    with pytest.raises(ValueError, match=message):
+        vision.medmnist("odd", data_dir=tmp_path)
+
+
+def test_a_missing_idx_file_is_no_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"):
+        image_files.read_idx(tmp_path / "absent", 1)

@@ -7,7 +7,7 @@ import torch
 
 from sparsepriors.operators import Identity
 from sparsepriors.priors import L1, TV, GroupL2, L2Ball, NuclearNorm, Prior, SquaredL2
-from sparsepriors.solvers import duality_gap, primal_dual, proximal_gradient
+from sparsepriors.solvers import duality_gap, pnp_admm, pnp_proximal_gradient, primal_dual, proximal_gradient
 
 A = Identity((4,))
 Y = torch.arange(4.0)
@@ -48,6 +48,13 @@ def solve(**change: Any):
 def test_it_is_named(change, error, message):
     with pytest.raises(error, match=message):
         solve(**change)
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize("solver", [pnp_proximal_gradient, pnp_admm])
+def test_a_denoiser_must_be_wrapped_as_a_prior(solver):
+    with pytest.raises(TypeError, match="prior must be a Prior, got function"):
+        solver(A, Y, lambda x, std: x, std=0.1)
 
 
 @pytest.mark.public_door
