@@ -32,7 +32,7 @@ def masks_from_json(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for name, text in found.items():
         if not isinstance(text, str) or not text or set(text) - {"0", "1"}:
             raise ValueError(f"the mask of {name!r:.100} in {path} must be a string of 0 and 1, got {text!r:.100}")
-    return {name: torch.tensor([c == "1" for c in text]) for name, text in found.items()}
+    return {name: torch.tensor([c == "1" for c in text], device="cpu") for name, text in found.items()}
 
 
 def masks_to_json(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> Path:
