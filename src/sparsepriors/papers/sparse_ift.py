@@ -100,7 +100,7 @@ class Sizes:
 
 
 SIZES = {
-    Scale.SMOKE: Sizes("digits8", 1, 640, 300, 300, 2, (24,), (0.75,), 2, 3, (8, 4, 256, 1)),
+    Scale.SMOKE: Sizes("digits8", 1, 640, 300, 300, 2, (24,), (0.75,), 2, 3, (8, 8, 640, 1)),
     Scale.DEFAULT: Sizes("fashion-mnist", 2, 20_000, 5000, 10_000, 3, (16, 32), _SPARSITIES, 10, 50, (8, 8, 2500, 6)),
     Scale.FULL: Sizes("cifar100", 1, 45_000, 5000, 10_000, 3, (64, 128), _SPARSITIES, 60, 100, (20, 64, 45_000, 200)),
 }
