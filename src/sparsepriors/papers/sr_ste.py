@@ -87,7 +87,7 @@ class Sizes:
 
 SIZES = {
     Scale.SMOKE: Sizes("digits8", 1, 320, 300, 300, (32, 32), 2, 32, "resnet8", 8, 1, 1),
-    Scale.DEFAULT: Sizes("fashion-mnist", 2, 5000, 5000, 10_000, (128, 128), 20, 128, "resnet8", 8, 6, 10),
+    Scale.DEFAULT: Sizes("fashion-mnist", 2, 5000, 5000, 10_000, (128, 128), 20, 128, "resnet8", 8, 4, 10),
     Scale.FULL: Sizes("fashion-mnist", 1, 50_000, 10_000, 10_000, (512, 512), 60, 128, "resnet20", 16, 60, 50),
 }
 
@@ -105,8 +105,8 @@ def run(scale: Scale, seed: int, run: Run) -> None:
         sizes.residual, generator=torch.Generator().manual_seed(seed), width=sizes.width, in_channels=1,
         classes=10).to(run.device), recipe=replace(recipe, epochs=sizes.residual_epochs), where=Selector(skip=("fc",)))
     todo = [(bench, "mlp", n, m, name, plan) for n, m in PATTERNS for name, plan in arms(n, m).items()]
-    todo += [(residual, sizes.residual, n, m, name, plan) for n, m in GROUPS for name, plan in arms(n, m).items()
-             if name in ("dense", _named(POSITIVE[0]))]
+    todo.append((residual, sizes.residual, *GROUPS[0], "dense", None))
+    todo += [(residual, sizes.residual, n, m, _named(POSITIVE[0]), arms(n, m)[_named(POSITIVE[0])]) for n, m in GROUPS]
     table: dict[tuple[str, str, str], dict[str, Any]] = {}
     with run.progress(len(todo), "training") as bar:
         for on, network, n, m, name, plan in todo:
