@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from sparsepriors import _files
 from sparsepriors.runs.machine import machine
@@ -132,7 +133,8 @@ def command(name: str, description: str, measure: Callable[[bool], list[dict[str
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
-        rows = measure(args.quick)
+        with threadpool_limits(args.threads):  # of the peers' linear algebra
+            rows = measure(args.quick)
     finally:
         torch.set_num_threads(before)
     for r in rows:
