@@ -65,7 +65,8 @@ class SRSTE(Rule):
     Parameters
     ----------
     lam
-        2e-4 in the paper; 0 is `STE`, a negative one the paper's counter-test.
+        2e-4 in the paper; 0 is `STE`, a negative one the paper's counter-test. Every backward pass adds the pull:
+        where gradients of several passes are accumulated in a step, divide it by their number.
     decoupled
         Apply the pull after the optimizer instead, ``w -= rate lam (1 - mask) w``: an adaptive optimizer divides the
         gradient by its size and all but cancels the term (not in the paper).
