@@ -1,0 +1,267 @@
+"""What is known of a training, as plain data: the record that an audit reads, from memory or from a JSON file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsepriors import _checks, _files
+from sparsepriors.networks.audit.patterns import detect_pattern, nonzeros
+from sparsepriors.networks.audit.taxonomy import DIRECTIONS, MASKS, Taxonomy, classify
+from sparsepriors.networks.sparse import SparsePlan, TrainingReport
+
+KINDS = {
+    "sparsity": "share of zeros over the set named by `over`",
+    "speedup": "time of the dense network over that of the sparse one",
+    "train-cost": "multiply-adds of training over those of dense training",
+    "memory": "peak memory of training over that of dense training",
+    "sparsity-helps": "the sparse network beats a dense one of equally many weights",
+    "outperforms": "the sparse network beats the arm named by `over`",
+    "same-budget": "the arms were trained alike",
+    "efficiency": "the method is cheap, all its trainings counted",
+    "at-init": "the positions chosen before training matter",
+}
+"""Kinds of claims, and what `value` of them means."""
+
+_COUNTED = ("masked", "weights", "parameters")
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """One sentence of a text, as a number that can be checked.
+
+    Parameters
+    ----------
+    kind
+        One of `KINDS`.
+    value
+        The number claimed, where the kind has one.
+    over
+        Of a sparsity the set it is a share of, ``"masked"``, ``"weights"`` or ``"parameters"``; of ``"outperforms"``
+        the other arm.
+    """
+
+    kind: str
+    value: float | None = None
+    over: str = ""
+
+    def __post_init__(self) -> None:
+        _checks.one_of("kind of claim", self.kind, KINDS)
+        if self.kind in ("sparsity", "speedup", "train-cost", "memory") and (
+                self.value is None or isinstance(self.value, bool) or not math.isfinite(self.value)):
+            raise ValueError(f"a claim of {self.kind} needs a number, got {self.value!r}")
+        if self.kind == "sparsity":
+            _checks.one_of("over", self.over or "masked", _COUNTED)
+
+
+@dataclass(frozen=True)
+class LayerEvidence:
+    """One weight: entries, outputs, how many are kept and how many outside the mask are not zero.
+
+    ``pattern`` is that of `detect_pattern`, written ``"2:4 along 1"`` for N:M.
+    """
+
+    name: str
+    weights: int
+    outputs: int
+    kept: int
+    masked: bool
+    revived: int = 0
+    pattern: str = "unstructured"
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """Everything an audit may look at; what is not known is ``None``, and checks that need it say so.
+
+    Parameters
+    ----------
+    when, direction, mask, granularity
+        The method, see `Taxonomy`.
+    layers, other_parameters
+        The network.
+    declared_dense
+        Layers that the text says are dense.
+    pattern
+        The N:M pattern that the text claims, such as ``"2:4"``.
+    steps, batch, samples
+        Of the sparse training.
+    baseline_steps, baseline_train_macs, settings, baseline_settings
+        Of the dense training; settings are learning rate, weight decay, augmentation and the like.
+    train_macs, dense_macs
+        Multiply-adds of the sparse training, and of the same steps without sparsity.
+    churn, fired, last_update
+        Mask entries that changed over the number of weights, the share of weights ever kept, and the share of the
+        training at which masks last changed.
+    rounds, rounds_counted, search_trials, search_counted
+        Trainings and searches that led to the result, and whether ``train_macs`` has them.
+    kernel, speedup
+        The kernel that was timed, and the dense time over its time.
+    dense_storage
+        Whether the sparse weights lie in memory as dense tensors during training.
+    accuracies
+        Results of each arm, seed by seed in the same order; ``"sparse"`` is the one that is audited.
+    arms
+        Direction of each sparse arm of the table.
+    arm_costs
+        Training cost of each arm over that of dense training.
+    selected_on
+        ``"train"``, ``"validation"`` or ``"test"``: what the reported model was chosen by.
+    tasks, ece, probe_accuracy
+        Data sets, expected calibration error, accuracy of a linear classifier.
+    """
+
+    when: str | None = None
+    direction: str | None = None
+    mask: str | None = None
+    granularity: str | None = None
+    layers: tuple[LayerEvidence, ...] = ()
+    other_parameters: int | None = None
+    declared_dense: tuple[str, ...] = ()
+    pattern: str | None = None
+    steps: int | None = None
+    batch: int | None = None
+    samples: int | None = None
+    baseline_steps: int | None = None
+    baseline_train_macs: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    baseline_settings: Mapping[str, Any] = field(default_factory=dict)
+    train_macs: float | None = None
+    dense_macs: float | None = None
+    churn: float | None = None
+    fired: float | None = None
+    last_update: float | None = None
+    rounds: int | None = None
+    rounds_counted: bool = False
+    search_trials: int | None = None
+    search_counted: bool = False
+    kernel: str | None = None
+    speedup: float | None = None
+    dense_storage: bool | None = None
+    accuracies: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    arms: Mapping[str, str] = field(default_factory=dict)
+    arm_costs: Mapping[str, float] = field(default_factory=dict)
+    selected_on: str | None = None
+    tasks: int | None = None
+    ece: float | None = None
+    probe_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("when", ("before", "during", "after")), ("direction", DIRECTIONS), ("mask", MASKS),
+                              ("selected_on", ("train", "validation", "test"))):
+            if getattr(self, name) is not None:
+                _checks.one_of(name, getattr(self, name), allowed)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, float | int) and not math.isfinite(value):
+                raise ValueError(f"{f.name} must be finite, got {value}")
+        if (self.steps is not None and self.batch is not None and self.samples is not None
+                and self.steps * self.batch != self.samples):
+            raise ValueError(f"the record contradicts itself: {self.steps} steps of {self.batch} are not "
+                             f"{self.samples} samples")
+        for arm, values in self.accuracies.items():
+            if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+                raise ValueError(f"accuracies of {arm!r} must be finite numbers, at least one, got {values!r:.100}")
+        for layer in self.layers:
+            if not 0 <= layer.kept <= layer.weights or layer.weights < 1:
+                raise ValueError(f"{layer.name} cannot keep {layer.kept} of {layer.weights} weights")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrainingRecord:
+        """The record that `to_dict` wrote, or that somebody wrote by hand with the same names.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is unknown or a value refused.
+        """
+        values = dict(data)
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            _checks.one_of("field of a record", name, known)
+        try:
+            values["layers"] = tuple(LayerEvidence(**layer) for layer in values.get("layers", ()))
+        except TypeError as e:
+            raise ValueError(f"a layer of the record has not the fields of LayerEvidence: {e}") from e
+        return cls(**{**values, "declared_dense": tuple(values.get("declared_dense", ()))})
+
+
+def record_training(plan: SparsePlan, report: TrainingReport, model: nn.Module | None = None,
+                    **more: Any) -> TrainingRecord:
+    """The record of a finished training: the plan's words, the report's books, the zeros of the model.
+
+    Parameters
+    ----------
+    plan, report
+        What was asked and what was done. The report's cost has the rounds of the plan in it.
+    model
+        The trained network: its weights are compared with the masks.
+    more
+        Further fields of `TrainingRecord`.
+    """
+    kind: Taxonomy = classify(plan)
+    layers = []
+    for r in report.sparsity.layers:
+        weight = None if model is None else model.get_parameter(r.name)
+        mask = report.masks.get(r.name)
+        revived = 0 if weight is None or mask is None else int((weight.detach()[~mask] != 0).sum())
+        layers.append(layer_evidence(r.name, weight, r.weights, r.shape[0], r.nnz, masked=r.masked, revived=revived))
+    moves = [k for k in range(report.steps + 1)
+             if (e := plan.schedule.event(k, report.steps, plan.pattern)) and (e.move or e.open or e.prune is not None)]
+    last = moves[-1] / report.steps if moves and report.steps else 0.0
+    books = {"when": kind.when, "direction": kind.direction, "mask": kind.mask, "granularity": kind.granularity,
+             "layers": tuple(layers), "other_parameters": report.sparsity.other_parameters, "steps": report.steps,
+             "train_macs": report.train_macs, "dense_macs": report.train_macs_dense, "churn": report.churn,
+             "fired": report.fired, "last_update": last,
+             "rounds": plan.schedule.restarts, "rounds_counted": True}
+    return TrainingRecord(**{**books, **more})
+
+
+def record_weights(weights: Mapping[str, Tensor]) -> TrainingRecord:
+    """The record of nothing but weights: what is zero in them is taken for the mask."""
+    layers = [layer_evidence(n, w, w.numel(), w.shape[0], nonzeros(w), masked=nonzeros(w) < w.numel())
+              for n, w in weights.items() if w.ndim >= 2 and w.is_floating_point() and w.numel()]
+    if not layers:
+        raise ValueError("the weights hold no matrix or bank of filters")
+    others = sum(w.numel() for w in weights.values()) - sum(r.weights for r in layers)
+    return TrainingRecord(layers=tuple(layers), other_parameters=others)
+
+
+def layer_evidence(name: str, weight: Tensor | None, weights: int, outputs: int, kept: int, *, masked: bool,
+                   revived: int = 0) -> LayerEvidence:
+    """The evidence of one weight, with the pattern of its zeros where it is at hand."""
+    if weight is None:
+        return LayerEvidence(name, weights, outputs, kept, masked, revived)
+    guess = detect_pattern(weight)
+    text = f"{guess.n}:{guess.m} along {guess.axis}" if guess.kind == "n:m" else guess.kind
+    return LayerEvidence(name, weights, outputs, kept, masked, revived, text)
+
+
+def read_record(path: str | os.PathLike[str]) -> tuple[TrainingRecord, tuple[Claimed, ...]]:
+    """Read a record and its claims: ``{"training": {...}, "claims": [{"kind": ..., "value": ...}]}``.
+
+    Raises
+    ------
+    ValueError
+        If the file is no such JSON, names an unknown field or kind of claim, or contradicts itself.
+    """
+    data = _files.read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("training"), dict):
+        raise ValueError(f"{path} must hold an object with a field 'training'")
+    extra = set(data) - {"training", "claims"}
+    claims = data.get("claims", [])
+    if extra or not isinstance(claims, list) or not all(isinstance(c, dict) for c in claims):
+        raise ValueError(f"{path} must hold 'training' and a list of 'claims', got {sorted(data)}")
+    try:
+        return TrainingRecord.from_dict(data["training"]), tuple(Claimed(**c) for c in claims)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{path}: {e}") from e
