@@ -160,6 +160,7 @@ def _claims(run: Run, table: dict[tuple[str, str, str], dict[str, Any]], residua
 
 def _draw(run: Run, table: dict[tuple[str, str, str], dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     styles = {"dense": "#777777", "one-shot": "#c08a3e", "STE": "#1b1b1b", _named(2e-4): "#9ecae1",
               _named(2e-3): "#4292c6", _named(2e-2): "#08306b", _named(NEGATIVE): "#cb181d"}
@@ -180,6 +181,9 @@ def _draw(run: Run, table: dict[tuple[str, str, str], dict[str, Any]]) -> None:
             else:
                 ax.plot(r["sad"], 100 * r["accuracy"], "D" if arm == "one-shot" else "o", color=colour, ms=8)
         ax.set(title=f"{n}:{m}", xlabel="SAD of the training", xscale="log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
     axes[1].set_ylabel("test accuracy (%)")
     for ax in axes:
         ax.grid(alpha=0.3)
