@@ -65,6 +65,15 @@ def test_a_shared_weight_is_counted_once_in_bytes_and_twice_in_multiply_adds():
     assert any("shared with 1" in n for n in report.notes)
 
 
+@pytest.mark.parametrize(("kept", "note"), [(0, "keeps no weight"), (1, "keeps one weight of 12"), (2, None)])
+def test_a_layer_that_is_left_with_next_to_nothing_is_named(kept, note):
+    mask = torch.zeros(12, dtype=torch.bool)
+    mask[:kept] = True
+    notes = sparsity_report(nn.Sequential(nn.Linear(4, 3)), {"0.weight": mask.reshape(3, 4)}).notes
+    found = [n for n in notes if n.startswith("0.weight keeps")]
+    assert [note in n for n in found] == [True] if note else found == []
+
+
 def test_the_model_is_left_as_it_was():
     model = Small().train()
     model.conv.eval()

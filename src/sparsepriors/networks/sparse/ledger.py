@@ -239,6 +239,8 @@ def _notes(records: tuple[LayerRecord, ...], holders: Mapping[str, list[str]]) -
     notes += [f"{r.name} was not reached by the example: no multiply-adds counted"
               for r in records if r.macs_dense == 0]
     notes += [f"{r.name} keeps no weight: its layer passes nothing on" for r in records if r.nnz == 0]
+    notes += [f"{r.name} keeps one weight of {r.weights:,}: its density rounds to nearly nothing"
+              for r in records if r.masked and r.nnz == 1 < r.weights]
     channels = sum(r.zeroed_channels for r in records)
     if channels:
         notes.append(f"{channels} output channels keep no weight; they are zeroed, not removed")
