@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsepriors._norms import euclidean
+
 _TAU = 0.01
 _NORM = 13.0   # of x -> (x, D x) squared, which the published step sizes take for the norm itself
 
@@ -33,7 +35,7 @@ class InexactTV:
         for _ in range(self.steps):
             p = (p + sigma * (ahead - x)) / (1 + sigma)
             q = q + sigma * _differences(ahead)
-            size = torch.linalg.vector_norm(q, dim=0, keepdim=True)
+            size = euclidean(q, (0,), keepdim=True)
             q = torch.where(size > weight, q * (weight / size.clamp_min(torch.finfo(x.dtype).tiny)), q)
             new = u - _TAU * (p + _adjoint(q))
             u, ahead = new, new + _TAU * (new - u)

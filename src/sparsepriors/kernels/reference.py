@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsepriors._norms import euclidean
 from sparsepriors.kernels.differences import differences, differences_adjoint, onto_bound
 from sparsepriors.kernels.formats import BornTables
 
@@ -150,7 +151,7 @@ def _relative_gap(x: Tensor, t: Tensor, p: Tensor, isotropic: bool) -> Tensor:
     axes = tuple(range(1, d + 1))
     u = x - differences_adjoint(p, d)
     du = differences(u, d)
-    sizes = torch.linalg.vector_norm(du, dim=1) if isotropic else du.abs().sum(dim=1)
+    sizes = euclidean(du, (1,)) if isotropic else du.abs().sum(dim=1)
     gap = (t * sizes - (du.conj() * p).real.sum(dim=1)).sum(dim=axes, dtype=torch.float64)
     primal = (t * sizes + 0.5 * (u - x).abs().square()).sum(dim=axes, dtype=torch.float64)
     # Differences smaller than the rounding of x itself carry no information.

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from sparsepriors._norms import euclidean
+
 
 def like(value: float | Tensor, x: Tensor) -> float | Tensor:
     """Return a number as it is, a tensor in the real dtype and on the device of ``x``."""
@@ -94,7 +96,7 @@ def group_axes(axis: int | tuple[int, ...], x: Tensor) -> tuple[int, ...]:
 
 def norms(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return Euclidean norms over ``axes``, kept with length 1."""
-    return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+    return euclidean(x, axes, keepdim=True)
 
 
 def must_hold_matrices(name: str, dims: int | None) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors._norms import euclidean
 from sparsepriors.priors import _shapes
 from sparsepriors.priors.base import Prior
 
@@ -179,7 +180,7 @@ class L2Ball(ConstraintSet):
         if self.dims == 0:
             norm = x.abs()
         else:
-            norm = torch.linalg.vector_norm(x, dim=None if self.dims is None else self._axes, keepdim=True)
+            norm = euclidean(x, tuple(range(x.ndim)) if self.dims is None else self._axes, keepdim=True)
         return x * (radius / torch.clamp(norm, min=radius))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks, kernels
+from sparsepriors._norms import euclidean
 from sparsepriors.kernels.differences import differences, onto_bound
 from sparsepriors.priors import _shapes
 from sparsepriors.priors.base import Prior
@@ -106,7 +107,7 @@ class TV(Prior):
 
     def _norms(self, g: Tensor) -> Tensor:
         axis = g.ndim - self._d - 1
-        return torch.linalg.vector_norm(g, dim=axis) if self.isotropic else g.abs().sum(dim=axis)
+        return euclidean(g, (axis,)) if self.isotropic else g.abs().sum(dim=axis)
 
     @property
     def _d(self) -> int:

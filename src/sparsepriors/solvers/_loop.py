@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors._norms import euclidean
 from sparsepriors.operators.base import LinearOperator
 from sparsepriors.priors.base import Prior
 from sparsepriors.priors.penalties import SquaredL2
@@ -36,7 +37,7 @@ class Items:
 
     def norm(self, x: Tensor) -> Tensor:
         """Euclidean norm of each item."""
-        return torch.linalg.vector_norm(x, dim=self.axes) if self.axes else x.abs()
+        return euclidean(x, self.axes) if self.axes else x.abs()
 
     def max_abs(self, x: Tensor) -> Tensor:
         """Largest modulus of each item."""
