@@ -50,11 +50,6 @@ class Fault:
     record: TrainingRecord
     claims: tuple[Claimed, ...]
 
-    @property
-    def lesson(self) -> str:
-        """Of the finding expected."""
-        return self.code.split(".")[0]
-
 
 def clean(name: str, parent: Callable[[], nn.Module], train: Examples, test: Examples, recipe: Recipe,
           accuracies: Mapping[str, float], seed: int) -> Clean:
@@ -93,8 +88,10 @@ def faults(runs: Mapping[str, Clean], train: Examples) -> Iterator[Fault]:
     even, worse = (0.80, 0.81, 0.79, 0.80, 0.80), (0.78, 0.79, 0.77, 0.78, 0.77)
     yield one("mask not applied after the step", "L7.revived", static, layers=again(static, _unmasked(static, train)))
     yield one("momentum revives weights", "L7.revived", static, layers=again(static, _revived(static, train)))
-    yield one("largest layer dense without a word", "L7.excluded", static, status=Status.WARN,
-              layers=_without_largest(static.record.layers))
+    others = _without_largest(static.record.layers)
+    kept, size = (sum(getattr(x, f) for x in others if x.masked) for f in ("kept", "weights"))
+    yield Fault("largest layer dense without a word", "L7.excluded", Status.WARN, replace(static.record, layers=others),
+                (Claimed("sparsity", 1 - kept / size), *static.claims[1:]))
     yield one("2:4 along the wrong axis", "L2.pattern", nm, status=Status.WARN,
               layers=tuple(_crosswise(layer, nm.model) for layer in nm.record.layers))
     yield one("dynamic plan that never fires", "L5.motion", static, mask="dynamic")
@@ -126,13 +123,13 @@ def examined(fault: Fault) -> dict[str, Any]:
     """Whether the audit found the fault, and what else it said of another lesson."""
     report = audit(fault.record, fault.claims)
     found = any(f"{f.lesson}.{f.code}" == fault.code and f.status == fault.status for f in report.findings)
-    return {"fault": fault.name, "expected": fault.code, "found": found, **other(report, fault.lesson),
+    return {"fault": fault.name, "expected": fault.code, "found": found, **other(report, fault.code),
             "verdicts": {c: report.verdict(c).value for c in (f"L{i}" for i in range(1, 11))}}
 
 
-def other(report: AuditReport, lesson: str = "") -> dict[str, int]:
-    """Failures and warnings of other lessons."""
-    return {f"other_{status.value}": sum(f.lesson != lesson for f in report.of(status))
+def other(report: AuditReport, code: str = "") -> dict[str, int]:
+    """Failures and warnings beside the one expected."""
+    return {f"other_{status.value}": sum(f"{f.lesson}.{f.code}" != code for f in report.of(status))
             for status in (Status.FAIL, Status.WARN)}
 
 

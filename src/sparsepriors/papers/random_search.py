@@ -297,7 +297,7 @@ def _draw(run: Run, table: dict[tuple[str, float], dict[str, Any]], dense: dict[
     left.set(title="trained", xlabel="share of nodes removed", ylabel="test accuracy (%)")
     left.legend(frameon=False)
     middle.scatter(sweep["losses"], [100 * a for a in sweep["accuracies"]], s=18, color="#1b4965")
-    middle.set(title=f"{len(sweep['losses'])} sub-networks, {SWEEP:g} of the nodes removed",
+    middle.set(title=f"{len(sweep['losses'])} sub-networks at {SWEEP:g}",
                xlabel="loss before training", ylabel="test accuracy after training (%)")
     middle.annotate(f"rank correlation {sweep['rho']:+.2f}", (0.97, 0.95), xycoords="axes fraction", ha="right")
     right.hist(sweep["all_losses"], bins=20, color="#bcd4e6")

@@ -67,7 +67,7 @@ PAPER = Paper(
         Claim("law-order", "The law orders the T5 trainings as they are (rank correlation of at least 0.99)",
               "not reported", "0.99"),
         Claim("faults-found", "Every fault raises its own finding (share of the faults)", "not in the paper", "1"),
-        Claim("clean-passes", "Clean trainings and the other lessons of faulty ones raise no failure (number)",
+        Claim("clean-passes", "Clean trainings raise no failure, faulty ones none besides their own (number)",
               "not in the paper", "0", better="lower"),
         Claim("few-warnings", "No training raises more than two warnings besides its fault (largest number)",
               "not in the paper", "2", better="lower"),
@@ -285,9 +285,9 @@ def _draw(run: Run, scaling: dict[str, Any], study: dict[str, Any], found: dict[
                    title="T5 on C4, 500,000 steps: sparse beats dense of equal size")
     axes[0, 0].legend(frameon=False)
     _draw_faults(axes[0, 1], found["faults"])
-    for arm, r in study["arms"].items():
-        axes[1, 0].plot(r["train_cost"], 100 * r["accuracy"], "o", color="#1b4965")
-        axes[1, 0].annotate(f" {arm}", (r["train_cost"], 100 * r["accuracy"]), va="center", fontsize=9)
+    for (arm, r), marker in zip(study["arms"].items(), "oPsDv^", strict=True):
+        axes[1, 0].plot(r["train_cost"], 100 * r["accuracy"], marker, label=arm, markersize=8)
+    axes[1, 0].legend(frameon=False)
     axes[1, 0].set(xlabel="multiply-adds of training, over dense", ylabel="test accuracy (%)", xlim=(0, 1.15),
                    title="A tenth of the weights: accuracy has a price in training")
     for batch, style in ((1, "o-"), (64, "s-")):
@@ -297,7 +297,7 @@ def _draw(run: Run, scaling: dict[str, Any], study: dict[str, Any], found: dict[
     axes[1, 1].plot(densities, [1 / d for d in densities], ":", color="grey", label="by multiply-adds")
     axes[1, 1].axhline(1, color="black", lw=0.8)
     axes[1, 1].set(xscale="log", yscale="log", xlabel="density", ylabel="times as fast as dense",
-                   title="Compressed sparse rows: what is saved and what is faster")
+                   title="Compressed sparse rows: work saved, time saved")
     axes[1, 1].legend(frameon=False)
     for ax in (axes[0, 0], axes[1, 0], axes[1, 1]):
         ax.grid(alpha=0.3)
