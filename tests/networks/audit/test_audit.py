@@ -72,6 +72,7 @@ def test_a_complete_honest_record_passes_everything():
     ("L5.last-update", {"last_update": 0.81}, None, "warn"),
     ("L6.shuffled", {}, ("at-init",), "warn"),
     ("L6.shuffled", {"accuracies": {"sparse": (0.9, 0.91), "shuffled": (0.9, 0.91)}}, ("at-init",), "fail"),
+    ("L6.shuffled", {"accuracies": {"sparse": (0.9, 0.94), "shuffled": (0.9, 0.91)}}, ("at-init",), "fail"),
     ("L6.shuffled", {"accuracies": {"sparse": (0.9, 0.91), "shuffled": (0.8, 0.82)}}, ("at-init",), "pass"),
     ("L7.density", {}, ("sparsity", 0.906), "fail"),
     ("L7.density", {}, ("sparsity", 0.904), "pass"),
