@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,29 @@ def test_files_and_examples_are_checked(tmp_path: Path) -> None:
         OnnxNetwork(tmp_path / "b.onnx")
     with pytest.raises(FileNotFoundError):
         OnnxNetwork(tmp_path / "c.onnx")
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize(("module", "message"), [("onnxscript", "needs onnx and onnxscript"),
+                                                 ("onnxruntime", "needs onnxruntime")])
+def test_without_the_packages_the_message_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                               module: str, message: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"{message}: pip install 'sparsepriors\[deploy\]'"):
+        if module == "onnxscript":
+            write_onnx(tmp_path / "a.onnx", nn.Linear(3, 3), torch.zeros(2, 3))
+        else:
+            OnnxNetwork(tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.public_door
+def test_a_network_of_two_inputs_is_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    x, y, z = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in "xyz")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "y"], ["z"])], "sum", [x, y], [z])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "two.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(ValueError, match="one input and one output, got"):
+        OnnxNetwork(tmp_path / "two.onnx")

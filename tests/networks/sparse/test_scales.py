@@ -99,6 +99,7 @@ def test_what_is_below_the_threshold_has_at_most_the_share(values: list[float], 
 
 def test_the_threshold_lies_between_the_peaks() -> None:
     assert threshold_ot(torch.tensor([0.001, 1.0, -0.002, 0.9])) == pytest.approx((0.002 + 0.9) / 2)
+    assert threshold_ot(torch.tensor([3.0, -1.0, 2.0]), 0.1) == 1.5   # 1/14 and 5/14 of the sum of squares
     assert threshold_ot(torch.tensor([0.8, 1.0])) == 0
     assert threshold_ot(torch.tensor([1e-4, 9e-4])) == 1
 

@@ -215,8 +215,11 @@ def test_votes_are_for_removal() -> None:
     assert vote(keep, "any").tolist() == [False, False, False, True, True]
     # Each wants to lose two or more; one channel has three votes, three have two: two votes are asked for.
     assert vote(keep).tolist() == [False, False, False, True, True]
+    # Two layers agree on 0 and 1, the third on 0 alone: two votes are enough for the two that each wants to lose.
+    keep = [torch.tensor(m).bool() for m in ([0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 0, 1])]
+    assert vote(keep).tolist() == [False, False, True, True]
     # One layer wants to lose nothing: only what all want goes, which is nothing.
-    assert vote([*keep, torch.ones(5).bool()]).all()
+    assert vote([*keep, torch.ones(4).bool()]).all()
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=5))
