@@ -1,5 +1,6 @@
 """Real data that ships with packages, cached downloads, and simulators."""
 
+from sparsepriors.data.channel_masks import masks_from_json, masks_to_json, resnet50_masks
 from sparsepriors.data.find import Source, find_file
 from sparsepriors.data.image_sets import ImageSet, Split
 from sparsepriors.data.photos import PHOTOS, TEST_PHOTOS, TRAIN_PHOTOS, luma, photos
@@ -35,10 +36,13 @@ __all__ = [
     "find_file",
     "image_set",
     "luma",
+    "masks_from_json",
+    "masks_to_json",
     "medmnist",
     "mni152",
     "mnist",
     "mnist5k",
     "photos",
     "read_torch_weights",
+    "resnet50_masks",
 ]

@@ -7,6 +7,7 @@ from sparsepriors.networks.checkpoints import load_checkpoint, save_checkpoint
 from sparsepriors.networks.classification import accuracy, cross_entropy, predict
 from sparsepriors.networks.hooks import ClipGradNorm, EarlyStopping, KeepBest, ReduceOnPlateau
 from sparsepriors.networks.models import MODELS, EfficientNetLite0, efficientnet_lite0, model
+from sparsepriors.networks.onnx import OnnxNetwork, write_onnx
 from sparsepriors.networks.prune import Pruned, prune
 from sparsepriors.networks.recipe import Recipe, Trained, train_classifier
 from sparsepriors.networks.reliability import auroc, ece, fgsm
@@ -46,6 +47,7 @@ __all__ = [
     "LayerRecord",
     "MagnitudeScore",
     "Moments",
+    "OnnxNetwork",
     "Probe",
     "Pruned",
     "RandomScore",
@@ -83,4 +85,5 @@ __all__ = [
     "sparsity_report",
     "staircase",
     "train_classifier",
+    "write_onnx",
 ]
