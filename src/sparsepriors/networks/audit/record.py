@@ -29,6 +29,9 @@ KINDS = {
 """Kinds of claims, and what `value` of them means."""
 
 _COUNTED = ("masked", "weights", "parameters")
+_COUNTS = ("other_parameters", "steps", "batch", "samples", "baseline_steps", "rounds", "search_trials", "tasks")
+_NUMBERS = ("baseline_train_macs", "train_macs", "dense_macs", "churn", "fired", "last_update", "speedup", "ece",
+            "probe_accuracy")
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,8 @@ class Claimed:
 
     def __post_init__(self) -> None:
         _checks.one_of("kind of claim", self.kind, KINDS)
-        if self.kind in ("sparsity", "speedup", "train-cost", "memory") and (
-                self.value is None or isinstance(self.value, bool) or not math.isfinite(self.value)):
-            raise ValueError(f"a claim of {self.kind} needs a number, got {self.value!r}")
+        if self.kind in ("sparsity", "speedup", "train-cost", "memory"):
+            _checks.nonnegative(f"the value of a claim of {self.kind}", self.value)  # pyright: ignore[reportArgumentType]
         if self.kind == "sparsity":
             _checks.one_of("over", self.over or "masked", _COUNTED)
 
@@ -73,6 +75,16 @@ class LayerEvidence:
     masked: bool
     revived: int = 0
     pattern: str = "unstructured"
+
+    def __post_init__(self) -> None:
+        _text("LayerEvidence.name", self.name)
+        _text(f"the pattern of {self.name}", self.pattern)
+        for name, low in (("weights", 1), ("outputs", 0), ("kept", 0), ("revived", 0)):
+            _checks.count(f"{name} of {self.name}", getattr(self, name), low=low)
+        if not isinstance(self.masked, bool):
+            raise TypeError(f"masked of {self.name} must be true or false, got {self.masked!r:.100}")
+        if self.kept > self.weights:
+            raise ValueError(f"{self.name} cannot keep {self.kept} of {self.weights} weights")
 
 
 @dataclass(frozen=True)
@@ -156,20 +168,35 @@ class TrainingRecord:
                               ("selected_on", ("train", "validation", "test"))):
             if getattr(self, name) is not None:
                 _checks.one_of(name, getattr(self, name), allowed)
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, float | int) and not math.isfinite(value):
-                raise ValueError(f"{f.name} must be finite, got {value}")
+        for name in _COUNTS:
+            if getattr(self, name) is not None:
+                _checks.count(name, getattr(self, name))
+        for name in _NUMBERS:
+            if getattr(self, name) is not None:
+                _checks.nonnegative(name, getattr(self, name))
+        for name in ("rounds_counted", "search_counted", "dense_storage"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise TypeError(f"{name} must be true or false, got {getattr(self, name)!r:.100}")
+        for name in ("granularity", "pattern", "kernel"):
+            if getattr(self, name) is not None:
+                _text(name, getattr(self, name))
+        for name in ("settings", "baseline_settings", "accuracies", "arms", "arm_costs"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"{name} must be an object, got {getattr(self, name)!r:.100}")
+        for arm, direction in self.arms.items():
+            _checks.one_of(f"the direction of {arm}", direction, DIRECTIONS)
+        for arm, cost in self.arm_costs.items():
+            _checks.nonnegative(f"the cost of {arm}", cost)
         if (self.steps is not None and self.batch is not None and self.samples is not None
                 and self.steps * self.batch != self.samples):
             raise ValueError(f"the record contradicts itself: {self.steps} steps of {self.batch} are not "
                              f"{self.samples} samples")
         for arm, values in self.accuracies.items():
-            if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            if not isinstance(values, Sequence) or not values or not all(
+                    isinstance(v, int | float) and math.isfinite(v) for v in values):
                 raise ValueError(f"accuracies of {arm!r} must be finite numbers, at least one, got {values!r:.100}")
-        for layer in self.layers:
-            if not 0 <= layer.kept <= layer.weights or layer.weights < 1:
-                raise ValueError(f"{layer.name} cannot keep {layer.kept} of {layer.weights} weights")
+        for name in self.declared_dense:
+            _text("a layer that is declared dense", name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -265,3 +292,8 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TrainingRecord, tuple[Cla
         return TrainingRecord.from_dict(data["training"]), tuple(Claimed(**c) for c in claims)
     except (TypeError, ValueError) as e:
         raise ValueError(f"{path}: {e}") from e
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{name} must be a text, got {value!r:.100}")
