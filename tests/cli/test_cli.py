@@ -81,3 +81,15 @@ def test_a_missing_room_comes_with_its_command():
     found = rooms(['numpy>=1; extra == "full"', 'no-such-package-here; extra == "bare"', 'torch>=999; extra == "new"'])
     assert [r["usable"] for r in found] == [True, False, False]
     assert "sparsepriors[bare]" in found[1]["get"]
+
+
+def test_the_results_folder_is_that_of_ones_own_runs_or_the_one_that_is_there(tmp_path, monkeypatch):
+    from sparsepriors.cli._door import results_folder
+
+    monkeypatch.chdir(tmp_path)
+    assert results_folder(None) == Path("runs/results")
+    (tmp_path / "results").mkdir()
+    assert results_folder(None) == Path("results")
+    (tmp_path / "runs/results").mkdir(parents=True)
+    assert results_folder(None) == Path("runs/results")
+    assert results_folder(Path("elsewhere")) == Path("elsewhere")

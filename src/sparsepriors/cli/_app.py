@@ -22,6 +22,8 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, even on a terminal.")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
+Results = Annotated[Path | None, typer.Option(help="Folder of results; runs/results by default, or results where there "
+                                                   "is no other.")]
 Out = Annotated[Path, typer.Option(help="Folder of the runs; every seed has its own folder in it.")]
 
 
@@ -45,12 +47,12 @@ def list_papers(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(slug: Annotated[str, typer.Argument(help="Slug of an experiment, or the path of a paper module (.py).")],
-         results: Annotated[Path, typer.Option(help="Folder of results to show.")] = Path("runs/results"),
+         results: Results = None,
          as_json: AsJson = False) -> None:
     """Show one experiment: citation, method, claims and, where they were measured, verdicts."""
     from sparsepriors.cli import _show
 
-    _show.show(slug, results, as_json=as_json)
+    _show.show(slug, _door.results_folder(results), as_json=as_json)
 
 
 @app.command(epilog=_door.EXIT_CODES)
@@ -78,13 +80,13 @@ def run(
 
 @app.command(epilog=_door.EXIT_CODES)
 def report(
-    results: Annotated[Path, typer.Option(help="Folder of results, as `run` writes them.")] = Path("runs/results"),
+    results: Results = None,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page with every result: claims beside measurements, figures, provenance."""
     from sparsepriors.cli import _report
 
-    _report.report(results, out)
+    _report.report(_door.results_folder(results), out)
 
 
 @app.command(epilog=_door.EXIT_CODES)

@@ -95,3 +95,9 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+def results_folder(named: Path | None) -> Path:
+    """The folder of results that was named, else that of one's own runs, else the one that the repository keeps."""
+    own, kept = Path("runs/results"), Path("results")
+    return named if named is not None else kept if kept.is_dir() and not own.is_dir() else own
