@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.ao.pruning.sparsifier.weight_norm_sparsifier import WeightNormSparsifier
 
 from sparsepriors.networks import Recipe, train_classifier
-from sparsepriors.networks.sparse import SRSTE, STE, Flow, Masked, Sparsifier, StructureDecay, preset
+from sparsepriors.networks.sparse import SRSTE, STE, AtInit, Flow, Masked, Sparsifier, StructureDecay, preset
 from sparsepriors.networks.sparse.rule import MaskedWeight
 from sparsepriors.priors import NM
 
@@ -295,3 +296,18 @@ def test_every_recipe_ends_in_its_pattern(name, layout, generator):
     assert report.density == 0.25
     for name, weight in model.named_parameters():
         assert name.endswith("bias") or plan.pattern.value(weight.detach()) == 0
+
+
+def test_the_one_shot_mask_is_that_of_torch():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(32, 16), nn.Linear(16, 4))
+    peer = copy.deepcopy(model)
+    sparsifier = WeightNormSparsifier(sparsity_level=1.0, sparse_block_shape=(1, 4), zeros_per_block=2)
+    sparsifier.prepare(peer, [{"tensor_fqn": "0.weight"}, {"tensor_fqn": "1.weight"}])
+    sparsifier.step()
+    plan = replace(preset("asp"), schedule=AtInit())
+    ours = Sparsifier(model, plan, torch.optim.SGD(model.parameters(), 0.1), total_steps=10).masks
+    theirs = {f"{name.split('.')[0]}.weight": b.bool() for name, b in peer.named_buffers() if name.endswith("mask")}
+    assert ours.keys() == theirs.keys()
+    for name, mask in ours.items():
+        assert torch.equal(mask, theirs[name])
