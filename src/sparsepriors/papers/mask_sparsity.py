@@ -302,15 +302,18 @@ def _draw(run: Run, case: Case, rows: Sequence[Mapping[str, Any]]) -> None:
     stages = ("before", "cut_at_once", "tuned")
     names = {"mask-sparsity": "MaskSparsity", "prox": "MaskSparsity, prox", "slimming": "network slimming",
              "direct": "cut at once", "scratch": "trained anew"}
+    found = {arm: r for arm in names for r in mine if (r["arm"], r["weight"], r["cut"]) == (arm, weight, case.cuts[-1])}
     styles = dict(zip(names, ("o-", "v-", "s--", "^:", "x:"), strict=True))
-    for arm, name in names.items():
-        row = next((r for r in mine if (r["arm"], r["weight"], r["cut"]) == (arm, weight, case.cuts[-1])), None)
+    for arm, row in found.items():
         shown = stages[2:] if arm == "scratch" else stages
-        if row is not None:
-            lines.plot([stages.index(s) for s in shown], [row[s] for s in shown], styles[arm], label=name)
-    lines.set(title=f"{100 * case.cuts[-1]:.0f} % of the channels cut", xticks=range(3),
-              xticklabels=["before", "after the cut", "fine-tuned"], ylabel="accuracy (%)")
-    lines.legend(frameon=False, fontsize=9)
+        lines.plot([stages.index(s) for s in shown], [row[s] for s in shown], styles[arm], label=names[arm])
+    inside = [found[arm][s] for arm in ("mask-sparsity", "slimming") for s in stages] + [r["tuned"] for r in mine[1:]]
+    lines.set(title=f"{100 * case.cuts[-1]:.0f} % of the channels cut", xticks=range(3), ylabel="accuracy (%)",
+              xticklabels=["before", "after the cut", "fine-tuned"], ylim=(min(inside) - 0.8, max(inside) + 1.8))
+    if found["direct"]["cut_at_once"] < min(inside):   # far below what is shown
+        lines.annotate(f"{found['direct']['cut_at_once']:.0f} %", (1, 0), (1, 0.08), color="C3", ha="center",
+                       xycoords=("data", "axes fraction"), arrowprops={"arrowstyle": "->", "color": "C3"})
+    lines.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
     for ax in figure.axes:
         ax.spines[["top", "right"]].set_visible(False)
     run.figure("scales", figure, caption=(
