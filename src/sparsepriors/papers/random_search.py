@@ -297,9 +297,8 @@ def _draw(run: Run, table: dict[tuple[str, float], dict[str, Any]], dense: dict[
     left.set(title="trained", xlabel="share of nodes removed", ylabel="test accuracy (%)")
     left.legend(frameon=False)
     middle.scatter(sweep["losses"], [100 * a for a in sweep["accuracies"]], s=18, color="#1b4965")
-    middle.set(title=f"{len(sweep['losses'])} sub-networks at {SWEEP:g}",
+    middle.set(title=f"{len(sweep['losses'])} sub-networks at {SWEEP:g}, rank correlation {sweep['rho']:+.2f}",
                xlabel="loss before training", ylabel="test accuracy after training (%)")
-    middle.annotate(f"rank correlation {sweep['rho']:+.2f}", (0.97, 0.95), xycoords="axes fraction", ha="right")
     right.hist(sweep["all_losses"], bins=20, color="#bcd4e6")
     for k, loss, accuracy in sweep["best_of"]:
         right.axvline(loss, color="#1b4965", lw=1)
@@ -311,5 +310,5 @@ def _draw(run: Run, table: dict[tuple[str, float], dict[str, Any]], dense: dict[
         ax.spines[["top", "right"]].set_visible(False)
     run.figure("search", figure, caption=(
         f"One seed. Left: the sub-network that looked best before training beside a random one; at {EXTREME:g} single "
-        f"random draws. Middle: what the loss before training says about the accuracy after it. Right: more draws find "
-        f"a lower loss, which training does not keep."))
+        f"random draws. Middle: what the loss before training says about the accuracy after it (a score that works "
+        f"would correlate positively). Right: more draws find a lower loss, which training does not keep."))
