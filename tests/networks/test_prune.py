@@ -120,7 +120,8 @@ def test_random_scores_prune_by_the_generator():
     ({"pattern": NM(2, 4), "where": None, "inputs": 6}, ValueError, r"0\.weight of shape \(12, 6, 3, 3\).*4"),
     ({"pattern": 0.5}, TypeError, "pattern"),
     ({"pattern": Unstructured(0.5), "score": lambda n, w: w.flatten()}, ValueError, "the score of 0.weight must have"),
-    ({"pattern": Unstructured(0.5), "score": lambda n, w: w * float("inf")}, FloatingPointError, "the score of 0.weight"),
+    ({"pattern": Unstructured(0.5), "score": lambda n, w: w * float("inf")}, FloatingPointError,
+     "the score of 0.weight"),
     ({"pattern": Unstructured(0.5), "where": Selector(skip=("lin",))}, ValueError, "'lin'"),
     ({"pattern": NM(2, 4), "distribution": Global()}, TypeError, "NM"),
 ])
