@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -38,12 +39,15 @@ def write_onnx(path: str | os.PathLike[str], model: nn.Module, example: Float[Te
     """
     if _checks.inexact("example", example).ndim < 2 or len(example) < 2:
         raise ValueError(f"example must be a batch of two or more, got shape {tuple(example.shape)}")
+    try:
+        for package in ("onnx", "onnxscript"):   # what the exporter imports in its midst
+            importlib.import_module(package)
+    except ImportError as e:
+        raise ImportError(f"writing ONNX needs onnx and onnxscript: {_HINT}") from e
     modes = {m: m.training for m in model.modules()}
     try:
         program = torch.onnx.export(model.eval(), (example,), dynamo=True, verbose=False, input_names=["x"],
                                     output_names=["y"], dynamic_shapes=({0: torch.export.Dim.AUTO},))
-    except ModuleNotFoundError as e:
-        raise ImportError(f"writing ONNX needs onnx and onnxscript: {_HINT}") from e
     finally:
         for module, mode in modes.items():
             module.training = mode
