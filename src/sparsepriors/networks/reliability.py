@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int64, Shaped
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -49,6 +48,8 @@ def auroc(inside: Float[Tensor, " n"], outside: Float[Tensor, " m"]) -> float:
     TypeError, ValueError
         If a side is not a vector of at least one finite score.
     """
+    from scipy.stats import rankdata
+
     for name, scores in (("inside", inside), ("outside", outside)):
         _checks.inexact(name, scores)
         if scores.ndim != 1 or len(scores) == 0:
