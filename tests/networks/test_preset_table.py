@@ -9,7 +9,7 @@ from sparsepriors.networks.models import MLP
 from sparsepriors.networks.preset_table import DENSE, chain, figure, markdown, measure, plan_for, summary, text
 from sparsepriors.networks.preset_table import csv as as_csv
 from sparsepriors.networks.sparse import PRESETS
-from sparsepriors.priors.patterns import NM
+from sparsepriors.priors.patterns import NM, Unstructured
 
 
 def row(preset, sparsity, seed, accuracy):
@@ -32,6 +32,7 @@ def test_every_preset_has_a_plan_at_that_sparsity(name, sparsity):
     if isinstance(plan.pattern, NM):
         assert (plan.pattern.n, plan.pattern.m) == (round(16 * (1 - sparsity)), 16)
     else:
+        assert isinstance(plan.pattern, Unstructured)
         assert plan.pattern.density == pytest.approx(1 - sparsity)
 
 
@@ -98,8 +99,9 @@ def test_a_row_is_measured_from_the_same_first_weights():
 
     def make(generator):
         model = MLP(hidden=(8,), size=4, classes=2)
-        torch.nn.init.normal_(model.layers[0].weight, generator=generator)
-        starts.append(model.layers[0].weight.detach().clone())
+        first = model.get_parameter("layers.0.weight")
+        torch.nn.init.normal_(first, generator=generator)
+        starts.append(first.detach().clone())
         return model
 
     rows = [measure(make, data, data, Recipe(epochs=2, batch=16), name=name, sparsity=0.5, seed=3)

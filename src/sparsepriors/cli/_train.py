@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import typer
@@ -97,7 +97,7 @@ def _plan(name: str, pattern: str | None, density: float | None, steps: int) -> 
     return plan_for(name, 1 - density, steps)
 
 
-def _stopped(out: Path) -> None:
+def _stopped(out: Path) -> NoReturn:
     _door.err().print(f"interrupted; {escape(str(out / CHECKPOINT))} has what was done. Give the same command with "
                       f"--resume to continue to the same bits", soft_wrap=True)
     raise typer.Exit(_door.INTERRUPTED)

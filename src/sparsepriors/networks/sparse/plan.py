@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from sparsepriors import _checks
 from sparsepriors._described import Described
@@ -85,7 +86,7 @@ class SparsePlan(Described):
         """Raise `ValueError` if the plan cannot run for this many steps."""
         _checks.count("total_steps", total_steps, low=1)
         self.schedule.check(total_steps, self.pattern)
-        moves = any(e.move for e in self._events(total_steps))
+        moves = any(e.move for e in _events(self.schedule, self.pattern, total_steps))
         if moves and self.grow is None:
             raise ValueError(f"{self.schedule} moves masks and needs a score to grow by: set grow")
         if moves and not isinstance(self.pattern, Unstructured):
@@ -93,13 +94,17 @@ class SparsePlan(Described):
 
     def patterns(self, total_steps: int) -> list[Pattern]:
         """Every pattern that masks are drawn in, in the order of their first use."""
-        return list(dict.fromkeys(e.prune for e in self._events(total_steps) if e.prune is not None))
-
-    def _events(self, total_steps: int) -> list[Event]:
-        events = (self.schedule.event(k, total_steps, self.pattern) for k in range(total_steps + 1))
-        return [e for e in events if e is not None]
+        events = _events(self.schedule, self.pattern, total_steps)
+        return list(dict.fromkeys(e.prune for e in events if e.prune is not None))
 
     @property
     def needs(self) -> frozenset[str]:
         """What the scores of the plan must be shown, see `View`."""
         return self.score.needs | (self.grow.needs if self.grow is not None else frozenset())
+
+
+@lru_cache(maxsize=64)
+def _events(schedule: Schedule, pattern: Pattern, total: int) -> tuple[Event, ...]:
+    """What ever happens to the masks, each event once; asked for several times, and long trainings have many steps."""
+    events = (schedule.event(k, total, pattern) for k in range(total + 1))
+    return tuple(dict.fromkeys(e for e in events if e is not None))

@@ -55,8 +55,7 @@ class SparsifyTrainer(TrainerCallback):
             optimizer = inner   # as accelerate wraps it
         saved = None
         if state.global_step > 0:
-            folder = self.resume_from or Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            saved = load_checkpoint(folder / STATE)
+            saved = load_checkpoint((self.resume_from or _folder(args, state)) / STATE)
         self.report = None
         self.sparsifier = continued(model, self.plan, optimizer, total_steps=state.max_steps, generator=self.generator,
                                     probe=self.probe, state=saved)
@@ -65,7 +64,7 @@ class SparsifyTrainer(TrainerCallback):
         """Put the state beside the model, and the model under its plain names."""
         if self.sparsifier is None or not state.is_world_process_zero:
             return
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = _folder(args, state)
         save_checkpoint(folder / STATE, self.sparsifier.state_dict())
         for file in folder.glob("model*.safetensors"):
             _files.write_tensors(file, plain_names(_files.read_tensors(file)), _files.read_metadata(file))
@@ -76,3 +75,9 @@ class SparsifyTrainer(TrainerCallback):
         if self.sparsifier is not None:
             self.report = self.sparsifier.finalize(force=True)
             self.sparsifier = None
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the trainer keeps the checkpoint of this step."""
+    assert args.output_dir is not None
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
