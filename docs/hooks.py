@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -11,8 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace each ``<!-- results: SLUG -->`` and ``<!-- benchmark: NAME -->`` line by the table it names."""
+    """Replace each ``<!-- results: X -->``, ``<!-- benchmark: X -->`` and ``<!-- comparison: X -->`` by its table."""
     markdown = re.sub(r"^<!-- results: ([a-z0-9-]+) -->$", lambda m: _claims(m[1]), markdown, flags=re.M)
+    markdown = re.sub(r"^<!-- comparison: ([a-z0-9-]+) -->$", lambda m: _comparison(m[1]), markdown, flags=re.M)
     return re.sub(r"^<!-- benchmark: ([a-z0-9_-]+) -->$", lambda m: _benchmark(m[1]), markdown, flags=re.M)
 
 
@@ -33,6 +35,16 @@ def _claims(slug: str) -> str:
                   f"{data['seconds']:.0f} s, peak memory {data['peak_rss_mb']:.0f} MB; "
                   f"version {data['version']}.*"]
     return "\n".join(lines)
+
+
+def _comparison(name: str) -> str:
+    folder = ROOT / "results" / "compare" / name
+    if not folder.is_dir():
+        return "*Not recorded yet.*"
+    plot = base64.b64encode((folder / "plot.png").read_bytes()).decode()
+    return (f"![Test accuracy over the share of weights left out, and over the cost of training, for each method]"
+            f"(data:image/png;base64,{plot})\n\n{(folder / 'table.md').read_text(encoding='utf-8')}\n"
+            f"*{_machine(_read(folder / 'table.json')['machine'])}*")
 
 
 def _benchmark(name: str) -> str:
