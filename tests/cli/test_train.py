@@ -123,3 +123,16 @@ def test_comparisons_keep_what_was_finished(tmp_path, monkeypatch):
     assert more.exit_code == 0
     assert len(calls) == 11 + 2   # 2:16 can be reached step by step, 3:16 cannot
     assert "sdgf-stepwise at 0.8" in more.stdout
+
+
+def test_a_damaged_or_foreign_folder_is_left_alone(tmp_path):
+    arguments = ("train", "--preset", "rigl", *SMALL, "--out", tmp_path, "--resume")
+    (tmp_path / "config.json").write_text("[1]")
+    foreign = call(*arguments)
+    assert foreign.exit_code == 2
+    assert "was begun differently" in " ".join(foreign.stderr.split())
+    (tmp_path / "config.json").write_text("{")
+    damaged = call(*arguments)
+    assert damaged.exit_code == 1
+    assert "not a readable JSON file" in " ".join(damaged.stderr.split())
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]

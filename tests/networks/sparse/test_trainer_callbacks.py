@@ -130,3 +130,18 @@ def test_plain_names_are_those_of_the_plain_model():
     found = plain_names(model.state_dict())
     assert found.keys() == want.keys()
     assert all(torch.equal(v, want[k]) for k, v in found.items())
+
+
+@pytest.mark.public_door
+def test_trainings_that_a_plan_cannot_follow_are_refused():
+    pytest.importorskip("lightning.pytorch")
+    from types import SimpleNamespace
+
+    from sparsepriors.networks.sparse.lightning_callback import SparsifyLightning
+
+    callback = SparsifyLightning(plan_of("rigl"))
+    model = network("mlp")
+    with pytest.raises(ValueError, match="follows one optimizer, the module has 2"):
+        callback.on_train_start(SimpleNamespace(optimizers=[None, None]), model)
+    with pytest.raises(ValueError, match="give the trainer max_epochs or max_steps"):
+        callback.on_train_start(SimpleNamespace(optimizers=[None], estimated_stepping_batches=float("inf")), model)
