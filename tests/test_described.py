@@ -71,3 +71,12 @@ def test_nesting_within_reason_is_read():
     for _ in range(40):
         prior = Scaled(prior, 2.0)
     assert Prior.from_dict(prior.to_dict()) == prior
+
+
+def test_a_field_that_takes_the_name_of_the_class_is_refused():
+    @dataclass(frozen=True)
+    class Confusing(Described):
+        kind: str = "a"
+
+    with pytest.raises(TypeError, match="has a field 'kind', which the JSON form keeps for the class"):
+        Confusing().to_dict()

@@ -42,6 +42,8 @@ class Described:
         """
         if not dataclasses.is_dataclass(self):
             raise TypeError(f"{type(self).__name__} is not a dataclass and cannot be written as JSON")
+        if any(f.name == _KIND for f in dataclasses.fields(self)):
+            raise TypeError(f"{type(self).__name__} has a field {_KIND!r}, which the JSON form keeps for the class")
         fields = {f.name: _encode(getattr(self, f.name), f"{type(self).__name__}.{f.name}")
                   for f in dataclasses.fields(self) if f.init}
         return {_KIND: type(self).__name__, **fields}

@@ -1,11 +1,12 @@
-"""Contracts as functions: put your own prior, operator, solver or kernel through the checks that ours pass."""
+"""Contracts as functions: prove your own prior, operator, solver, kernel or sparse plan with the checks that ours pass."""
 
 from sparsepriors.testing.kernel import BadCall, KernelCase, check_kernel, kernel_checks
 from sparsepriors.testing.operator import check_operator, dot_test, operator_checks
 from sparsepriors.testing.prior import PriorCase, check_prior
 from sparsepriors.testing.solver import SolverCase, check_solver, solver_checks
+from sparsepriors.testing.sparsifier import check_sparsifier, sparsifier_checks
 
 __all__ = [
     "BadCall", "KernelCase", "PriorCase", "SolverCase", "check_kernel", "check_operator", "check_prior", "check_solver",
-    "dot_test", "kernel_checks", "operator_checks", "solver_checks",
+    "check_sparsifier", "dot_test", "kernel_checks", "operator_checks", "solver_checks", "sparsifier_checks",
 ]

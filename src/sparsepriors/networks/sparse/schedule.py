@@ -273,19 +273,19 @@ class StructureDecay(Schedule):
 
     Parameters
     ----------
-    kind
+    form
         ``"stepwise"``: (m-1):m, then floor(m / 2):m, floor(m / 4):m and so on to n:m; ``"geometric"``: 8n:8m, 4n:4m,
         2n:2m, n:m, at one density; ``"densify"``: n:8m, n:4m, n:2m, n:m (in the published code only).
     dense, finetune
         Shares of all steps before the first pattern and with the last one besides its own share.
     """
 
-    kind: str = "stepwise"
+    form: str = "stepwise"
     dense: float = 0.0
     finetune: float = 0.0
 
     def __post_init__(self) -> None:
-        _checks.one_of("kind", self.kind, ("stepwise", "geometric", "densify"))
+        _checks.one_of("form", self.form, ("stepwise", "geometric", "densify"))
         _share("dense", self.dense)
         _share("finetune", self.finetune)
         if self.dense + self.finetune >= 1:
@@ -297,19 +297,19 @@ class StructureDecay(Schedule):
         Raises
         ------
         ValueError
-            If the pattern is not N:M, or its m / n is not a power of two above 1 where the kind asks for that.
+            If the pattern is not N:M, or its m / n is not a power of two above 1 where the form asks for that.
         """
         if not isinstance(pattern, NM):
             raise ValueError(f"structure decay takes N:M patterns, got {type(pattern).__name__}")
         n, m = pattern.n, pattern.m
-        if self.kind == "stepwise":
+        if self.form == "stepwise":
             legal = [m >> k for k in range(1, m.bit_length()) if m % (1 << k) == 0]
             if n not in legal:
                 raise ValueError(f"stepwise decay needs m / n to be a power of two above 1, got {n}:{m}; "
                                  f"legal for m = {m}: {', '.join(f'{k}:{m}' for k in legal) or 'none'}")
             return tuple(replace(pattern, n=k) for k in (m - 1, *(k for k in legal if k >= n)))
         sizes = (8, 4, 2, 1)
-        return tuple(replace(pattern, n=n * k if self.kind == "geometric" else n, m=m * k) for k in sizes)
+        return tuple(replace(pattern, n=n * k if self.form == "geometric" else n, m=m * k) for k in sizes)
 
     def event(self, step: int, total: int, pattern: Pattern) -> Event | None:
         first, last = self.dense * total, (1 - self.finetune) * total
