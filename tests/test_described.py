@@ -74,7 +74,7 @@ def test_nesting_within_reason_is_read():
 
 
 def test_a_field_that_takes_the_name_of_the_class_is_refused():
-    @dataclass(frozen=True)
+    @dataclasses.dataclass(frozen=True)
     class Confusing(Described):
         kind: str = "a"
 
