@@ -156,14 +156,16 @@ def test_drawn_residual_networks(widths: list[int], skips: list[int], density: f
                 for a, b in itertools.pairwise(sizes))
             self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in sizes[1:])
             self.fc = nn.Linear(sizes[-1], 3)
+            # Decided once: a forward pass that looks at shapes would decide anew for the smaller network.
+            self.back = [[b for b in skips if 1 <= b <= i and sizes[i + 1 - b] == sizes[i + 1]]
+                         for i in range(len(widths))]
 
         def forward(self, x: Tensor) -> Tensor:
             seen = [x]
-            for conv, norm in zip(self.convs, self.norms, strict=True):
+            for conv, norm, backs in zip(self.convs, self.norms, self.back, strict=True):
                 y = norm(conv(seen[-1]))
-                for back in skips:
-                    if 1 <= back < len(seen) and seen[-back].shape == y.shape and len(seen) > back + 1:
-                        y = y + seen[-back]
+                for back in backs:
+                    y = y + seen[-back]
                 seen.append(functional.relu(y))
             return self.fc(seen[-1].mean(dim=(2, 3)))
 
@@ -207,6 +209,16 @@ def test_code_that_counts_on_the_channels_is_met_by_an_error() -> None:
 
     with pytest.raises(ValueError, match="its code counts on them"):
         prune_channels(Mixer(Fixed()), {"na": torch.tensor([1, 0, 1, 1, 0, 1]).bool()}, torch.randn(2, 1, 5, 5))
+
+
+def test_code_that_decides_by_the_number_of_channels_is_met_by_an_error() -> None:
+    class Deciding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.shape[1] == 6 else 2 * x
+
+    with pytest.raises(ValueError, match="decides by the number of channels"):
+        prune_channels(shaken(Mixer(Deciding())), {"na": torch.tensor([1, 0, 1, 1, 0, 1]).bool()},
+                       torch.randn(2, 1, 5, 5))
 
 
 def test_votes_are_for_removal() -> None:
