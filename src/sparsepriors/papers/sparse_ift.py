@@ -6,6 +6,7 @@ multiply-adds of the dense network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -28,6 +29,7 @@ from sparsepriors.networks.sparse import (
     sparsity_report,
     spectral_gap,
 )
+from sparsepriors.networks.sparse.ift import Doped
 from sparsepriors.networks.train_loop import Hook
 from sparsepriors.papers._nm import Examples3, examples
 from sparsepriors.runs import Claim, Paper, Run, Scale
@@ -174,7 +176,7 @@ def _train(run: Run, arm: Arm, sizes: Sizes, drawn: Examples3) -> dict[str, Any]
     parent = parent.to(run.device)
     made = None if arm.family == "dense" else _transformed(arm, parent, example, first)
     network = parent if made is None else made.model
-    start_by_inputs(network, first)
+    _start(network, first)
     plan = None
     if made is not None and arm.masks != "none":
         moving = {"every": sizes.every if arm.network == "mlp" else max(1, sizes.every // 5)}
@@ -204,6 +206,19 @@ def _train(run: Run, arm: Arm, sizes: Sizes, drawn: Examples3) -> dict[str, Any]
     last = _Graphs.of(done.report.masks, network)
     return {**row, "churn": done.report.churn, "fired": done.report.fired, "ramanujan_first": watched[0].ramanujan,
             "ramanujan_last": last.ramanujan, "spectral_first": watched[0].spectral, "spectral_last": last.spectral}
+
+
+def _start(network: nn.Module, generator: torch.Generator) -> None:
+    """By the size of the input; the factors of a linear product with the variance that PyTorch gives, a sixth.
+
+    With the whole of it the doped perceptrons diverge at the learning rate of all arms.
+    """
+    start_by_inputs(network, generator)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, Doped):
+                module.down.weight /= math.sqrt(6)
+                module.up.weight /= math.sqrt(6)
 
 
 def _transformed(arm: Arm, parent: nn.Module, example: torch.Tensor, generator: torch.Generator) -> IsoFLOP:
