@@ -297,7 +297,7 @@ class Sparsifier:
             self._rewind()
         self._share_masks()
         new = self.masks
-        self._clean({name: old[name] & mask for name, mask in new.items()})
+        self._clean(old)
         if event.move or event.prune is not None or event.open:
             self._changed += moves.sad(old, new)
             self.updates += 1
@@ -341,16 +341,18 @@ class Sparsifier:
             new[name] = moves.grow(mask, score, counts[name])
         return new
 
-    def _clean(self, stayed: Mapping[str, Tensor]) -> None:
-        """Zero weights outside the masks, and the optimizer's memory of weights that were not kept throughout."""
+    def _clean(self, old: Mapping[str, Tensor]) -> None:
+        """Zero weights outside the masks, and the optimizer's memory of weights that were not kept before and after."""
         if self.plan.rule.keeps_pruned:
             return
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.masked_fill_(~self._cells[name].mask, 0)
+                mask = self._cells[name].mask
+                parameter.masked_fill_(~mask, 0)
+                forgotten = ~(old[name] & mask)
                 for value in self.optimizer.state.get(parameter, {}).values():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        value.masked_fill_(~stayed[name].to(value.device), 0)
+                        value.masked_fill_(forgotten.to(value.device), 0)
 
     def _share_masks(self) -> None:
         """Give every process the masks of process 0."""
