@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -194,11 +194,12 @@ def _scaling(sizes: Sizes, seed: int) -> dict[str, Any]:
 
 
 def _study(bench: Bench, sizes: Sizes) -> dict[str, Any]:
-    """Dense, small dense, static, SET, RigL and gradual pruning, trained alike."""
+    """Dense, small dense, static, SET, RigL and gradual pruning, trained alike; two also from rescaled weights."""
     recipe = Recipe(epochs=sizes.long, batch=128, rate=0.05)
     plans = {"static": preset("random", density=DENSITY), "set": preset("set", density=DENSITY, every=sizes.every),
              "rigl": preset("rigl", density=DENSITY, every=sizes.every),
              "gmp": preset("gmp", density=DENSITY, every=sizes.every)}
+    plans |= {f"{arm} rescaled": replace(plans[arm], scale_init=True) for arm in ("static", "rigl")}
     target = DENSITY * weights(bench.net())
     width = match_dense(bench.net, target, weights, high=bench.hidden)
     arms: dict[str, dict[str, Any]] = {}
@@ -285,7 +286,7 @@ def _draw(run: Run, scaling: dict[str, Any], study: dict[str, Any], found: dict[
                    title="T5 on C4, 500,000 steps: sparse beats dense of equal size")
     axes[0, 0].legend(frameon=False)
     _draw_faults(axes[0, 1], found["faults"])
-    for (arm, r), marker in zip(study["arms"].items(), "oPsDv^", strict=True):
+    for (arm, r), marker in zip(study["arms"].items(), "oPsDv^<>", strict=True):
         axes[1, 0].plot(r["train_cost"], 100 * r["accuracy"], marker, label=arm, markersize=8)
     axes[1, 0].legend(frameon=False)
     axes[1, 0].set(xlabel="multiply-adds of training, over dense", ylabel="test accuracy (%)", xlim=(0, 1.15),
