@@ -68,7 +68,11 @@ def per_row(value: float | Tensor, x: Tensor, dims: int | None) -> float | Tenso
 
 def rephase(x: Tensor, modulus: Tensor) -> Tensor:
     """Return the tensor with the signs or phases of ``x`` and these moduli; zero where ``x`` is zero."""
-    return torch.sgn(x) * modulus
+    if not x.is_complex():
+        return torch.sgn(x) * modulus
+    r = x.abs()   # not torch.sgn, which is NaN for complex entries below the normal numbers
+    some = r > 0
+    return x * torch.where(some, modulus / torch.where(some, r, 1), 0)
 
 
 def check_axis(axis: int | tuple[int, ...], dims: int | None) -> None:
