@@ -64,7 +64,7 @@ PAPER = Paper(
         Claim("rigl-over-static", f"On average over s they are no worse (0.001 allowed, {_POINTS})",
               "dynamic above static", "static random masks", margin=-0.001),
         Claim("recovers-a-quarter", "The sparse network that is best on held-out images gains a quarter of what the "
-              f"wide dense network gains at about four times the multiply-adds ({_POINTS})", "not reported",
+              f"wide dense network gains at 2.3 times the multiply-adds ({_POINTS})", "not reported",
               "a quarter of the gain of wide dense"),
         Claim("wide-over-doped", f"Sparse wide is no worse than sparse doped (0.002 allowed, {_POINTS})",
               "wide > parallel > factorized > doped", "doped 0.75", margin=-0.002),
