@@ -1,4 +1,4 @@
-"""Contracts as functions: prove your own prior, operator, solver, kernel or sparse plan with the checks that ours pass."""
+"""Contracts as functions: prove a prior, operator, solver, kernel or sparse plan with the checks that ours pass."""
 
 from sparsepriors.testing.kernel import BadCall, KernelCase, check_kernel, kernel_checks
 from sparsepriors.testing.operator import check_operator, dot_test, operator_checks
