@@ -42,7 +42,7 @@ def _comparison(name: str) -> str:
     if not folder.is_dir():
         return "*Not recorded yet.*"
     plot = base64.b64encode((folder / "plot.png").read_bytes()).decode()
-    return (f"![Test accuracy over the share of weights left out, and over the cost of training, for each method]"
+    return (f"![Test accuracy of each method over the share of weights left out, and over the cost of training]"
             f"(data:image/png;base64,{plot})\n\n{(folder / 'table.md').read_text(encoding='utf-8')}\n"
             f"*{_machine(_read(folder / 'table.json')['machine'])}*")
 
