@@ -67,31 +67,41 @@ def call(out, *more):
     return [sys.executable, "-m", "sparsepriors", "run", str(PAPER), "--scale", "smoke", "--out", str(out), *more]
 
 
+def interrupt(out, number):
+    """Begin a run, send it a signal once it has kept something, and return its exit code and what it said."""
+    child = subprocess.Popen(call(out), stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (seed_folder(out) / "once").is_dir() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        child.send_signal(number)
+        _, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    return child.returncode, said
+
+
+def seed_folder(out):
+    return out / "real-paper" / "smoke" / "seed-0"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_one_interrupt_leaves_a_folder_that_says_so_and_goes_on(tmp_path, number):
+    out, code, said = tmp_path, 0, ""
     for attempt in range(5):  # on a busy machine the run may end before the signal is sent
         out = tmp_path / f"interrupted-{attempt}"
-        folder = out / "real-paper" / "smoke" / "seed-0"
-        child = subprocess.Popen(call(out), stderr=subprocess.PIPE, text=True)
-        try:
-            deadline = time.monotonic() + 60
-            while not (folder / "once").is_dir() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            child.send_signal(number)
-            _, said = child.communicate(timeout=60)
-        finally:
-            child.kill()
-        if child.returncode != 0:
+        code, said = interrupt(out, number)
+        if code != 0:
             break
-    assert child.returncode == 130, said
+    assert code == 130, said
     assert "--resume" in said
-    status = read_status(folder)
+    status = read_status(seed_folder(out))
     assert status is not None
     assert (status.state, status.attempts) == ("interrupted", 1)
     assert not list(out.rglob("*.part"))
     subprocess.run(call(out, "--resume", "--quiet"), check=True, capture_output=True, timeout=60)
-    status = read_status(folder)
+    status = read_status(seed_folder(out))
     assert status is not None
     assert (status.state, status.attempts) == ("done", 2)
     subprocess.run(call(tmp_path / "whole"), check=True, capture_output=True, timeout=60)
