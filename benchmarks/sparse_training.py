@@ -97,7 +97,7 @@ def moving(width: int, batch: int, every: int, base: Paired, pairs: int) -> list
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    width, batch, pairs = (8, 2, 2) if quick else (64, 64, 3)
+    width, batch, pairs = (8, 2, 2) if quick else (64, 64, 7)
     rows: list[dict[str, Any]] = []
     static, ours = None, 0.0
     for case, plan, target in (
