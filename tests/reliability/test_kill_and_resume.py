@@ -69,7 +69,7 @@ def call(out, *more):
 
 def interrupt(out, number):
     """Begin a run, send it a signal once it has kept something, and return its exit code and what it said."""
-    child = subprocess.Popen(call(out), stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(call(out), stderr=subprocess.PIPE, text=True, preexec_fn=take_ctrl_c)
     try:
         deadline = time.monotonic() + 60
         while not (seed_folder(out) / "once").is_dir() and time.monotonic() < deadline:
@@ -79,6 +79,11 @@ def interrupt(out, number):
     finally:
         child.kill()
     return child.returncode, said
+
+
+def take_ctrl_c():
+    """A suite that runs in the background ignores Ctrl-C, and its children would, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def seed_folder(out):
