@@ -83,6 +83,6 @@ struct InstructionSet {
     VariationKernels<double> (*variation64)(int axes, int parts, bool isotropic);
 };
 
-extern const InstructionSet portable, avx2, avx512;
+extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;
 
 }  // namespace sparsepriors

@@ -1,0 +1,56 @@
+// Masks of the largest scores.
+#include <algorithm>
+#include <atomic>
+
+#include "binding.hpp"
+#include "threads.hpp"
+#include "topk.hpp"
+
+namespace sparsepriors {
+namespace {
+
+template <class T>
+bool nm(const Array<const T>& scores, int n, int m, const Array<uint8_t>& keep, size_t threads,
+        const MaskKernels<T>& kernels) {
+    require(keep.size() == scores.size() && m >= 1 && scores.size() % m == 0, "scores must fill whole groups");
+    const size_t groups = scores.size() / m, piece = (size_t(1) << 16) / m + 1, pieces = (groups + piece - 1) / piece;
+    const T* from = scores.data();
+    uint8_t* to = keep.data();
+    nb::gil_scoped_release release;
+    std::atomic<bool> nan{false};
+    share(pieces, threads, [&](size_t p, size_t) {
+        const size_t first = p * piece, count = std::min(piece, groups - first);
+        if (kernels.nm(from + first * m, count, n, m, to + first * m)) nan = true;
+    });
+    return nan;
+}
+
+template <class T>
+bool topk(const Array<const T>& scores, size_t k, const Array<uint8_t>& keep, size_t threads) {
+    require(keep.size() == scores.size() && k <= scores.size(), "k must not exceed the number of scores");
+    const T* from = scores.data();
+    uint8_t* to = keep.data();
+    const size_t count = scores.size();
+    nb::gil_scoped_release release;
+    return topk_mask(from, count, k, to, std::max<size_t>(1, threads));
+}
+
+template <class T>
+void bind(nb::module_& m, MaskKernels<T> InstructionSet::*kernels) {
+    m.def("nm_mask", [kernels](Array<const T> scores, int n, int m, Array<uint8_t> keep, size_t threads,
+                               const std::string& isa) {
+        return nm<T>(scores, n, m, keep, threads, chosen(isa).*kernels);
+    });
+    m.def("topk_mask", [](Array<const T> scores, size_t k, Array<uint8_t> keep, size_t threads) {
+        return topk<T>(scores, k, keep, threads);
+    });
+}
+
+}  // namespace
+
+void bind_masks(nb::module_& m) {
+    bind<float>(m, &InstructionSet::mask32);
+    bind<double>(m, &InstructionSet::mask64);
+}
+
+}  // namespace sparsepriors

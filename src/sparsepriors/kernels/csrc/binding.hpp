@@ -1,0 +1,31 @@
+// What the files that bind kernels share: arrays from Python, argument checks, and the choice of code path.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "kernels.hpp"
+
+namespace sparsepriors {
+
+namespace nb = nanobind;
+
+template <class T>
+using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+
+// The code path of this name; throws where the processor or the build lacks it.
+const InstructionSet& chosen(const std::string& name);
+
+inline void require(bool holds, const char* what) {
+    if (!holds) throw std::invalid_argument(what);
+}
+
+// One per family of kernels: adds its functions to the module.
+void bind_born(nb::module_& m);
+void bind_masks(nb::module_& m);
+void bind_variation(nb::module_& m);
+
+}  // namespace sparsepriors
