@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors.kernels.packed import Packed
 
 TILE = 96
 """Voxels per tile of `BornTables`: one tile's tables stay in the caches nearest to a core."""
@@ -18,7 +19,7 @@ SEGMENT = 32
 
 
 @dataclass(frozen=True, eq=False)
-class BornTables:
+class BornTables(Packed):
     """One-way propagators g[k, a, v] between antennas and voxels, as bases and ratios of neighbouring frequencies.
 
     ``g[s * segment + i, a, v] = base[s, :, a, :, :][v] * ratio[:, a, :, :][v] ** i``, voxels cut into tiles and the
@@ -42,15 +43,10 @@ class BornTables:
     frequencies: int
     segment: int
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both tables."""
-        return self.base.nbytes + self.ratio.nbytes
-
-    def to(self, device: torch.device | str) -> BornTables:
-        """The same tables on another device."""
-        return BornTables(self.base.to(device), self.ratio.to(device), self.voxels, self.transmitters, self.receivers,
-                          self.frequencies, self.segment)
+    def __post_init__(self) -> None:
+        if self.base.ndim != 5 or self.ratio.ndim != 4 or self.base.shape[1:] != self.ratio.shape:
+            raise ValueError(f"base and ratio must have 5 and 4 axes and agree in shape, got "
+                             f"{tuple(self.base.shape)} and {tuple(self.ratio.shape)}")
 
 
 def born_tables(wavenumbers: Tensor, distances: Tensor, amplitudes: Tensor, transmitters: int, *,
@@ -100,7 +96,7 @@ def born_tables(wavenumbers: Tensor, distances: Tensor, amplitudes: Tensor, tran
 
 
 @dataclass(frozen=True, eq=False)
-class NMWeights:
+class NMWeights(Packed):
     """Rows with at most n nonzeros in every m consecutive entries: n values per group, and where each of them stands.
 
     Attributes
@@ -119,10 +115,15 @@ class NMWeights:
     n: int
     m: int
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of values and places as they are held; a place needs only log2(m) bits where bytes count."""
-        return self.values.nbytes + self.index.nbytes
+    def __post_init__(self) -> None:
+        _checks.count("m", self.m, low=1, high=256)
+        _checks.count("n", self.n, low=1, high=self.m)
+        if self.index.dtype != torch.uint8 or self.index.shape != self.values.shape or self.values.shape[-1] % self.n:
+            raise ValueError(f"index must be uint8 and fill groups of n = {self.n} like the values, got "
+                             f"{self.index.dtype} of shape {tuple(self.index.shape)} for values of shape "
+                             f"{tuple(self.values.shape)}")
+        if self.index.numel() and int(self.index.max()) >= self.m:
+            raise ValueError(f"index must be below m = {self.m}, got {int(self.index.max())}")
 
     def dense(self) -> Tensor:
         """The rows that were packed, ``(..., groups * m)``."""
