@@ -4,6 +4,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
+from torch.sparse._semi_structured_conversions import (
+    sparse_semi_structured_from_dense_cutlass,
+    sparse_semi_structured_to_dense_cutlass,
+)
 
 from sparse_nets import batch, network, optimizer_of, plan_of, sparsifier_of, train
 from sparsepriors.networks.sparse.interop import from_torch_prune, to_semi_structured, to_torch_prune
@@ -70,6 +74,16 @@ def test_semi_structured_weights_are_refused_where_there_is_no_cuda():
         to_semi_structured(model)
     with pytest.raises(ValueError, match="no linear layer has a 2:4 sparse weight"):
         to_semi_structured(network("mlp"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("shape", [(64, 64), (64, 192), (192, 64)])
+def test_the_projection_is_what_the_semi_structured_format_holds(shape, dtype):
+    # The packing itself is tensor code that runs anywhere; only the product with the packed weight needs CUDA.
+    projected = NM(2, 4).project(torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 20).to(dtype)
+    values, places = sparse_semi_structured_from_dense_cutlass(projected)
+    assert values.shape == (shape[0], shape[1] // 2)
+    assert torch.equal(sparse_semi_structured_to_dense_cutlass(values, places), projected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="semi-structured tensors need CUDA")

@@ -1,4 +1,4 @@
-"""Masks to and from PyTorch's own pruning tools."""
+"""Masks to and from PyTorch's own pruning tools, and 2:4 weights to its semi-structured tensors."""
 
 from __future__ import annotations
 
