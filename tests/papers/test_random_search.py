@@ -32,8 +32,8 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_p
 
 def test_every_arm_of_a_seed_has_the_same_parent_and_the_same_batches(tmp_path):
     run = Run.start(get("random-search"), tmp_path / "run", scale=Scale.SMOKE, seed=3)
-    bench = random_search._bench(run, random_search.SIZES[Scale.SMOKE], 3)
-    again = random_search._bench(run, random_search.SIZES[Scale.SMOKE], 3)
+    bench = random_search._bench(run, random_search.SIZES[Scale.SMOKE])
+    again = random_search._bench(run, random_search.SIZES[Scale.SMOKE])
     assert torch.equal(bench.train[0], again.train[0])
     assert all(torch.equal(a, b) for a, b in zip(bench.parent().parameters(), again.parent().parameters(),
                                                  strict=True))
@@ -44,7 +44,7 @@ def test_every_arm_of_a_seed_has_the_same_parent_and_the_same_batches(tmp_path):
 
 def test_the_planted_parent_has_dead_nodes_that_the_oracle_avoids(tmp_path, monkeypatch):
     run = Run.start(get("random-search"), tmp_path / "run", scale=Scale.SMOKE, seed=0)
-    bench = random_search._bench(run, random_search.SIZES[Scale.SMOKE], 0)
+    bench = random_search._bench(run, random_search.SIZES[Scale.SMOKE])
     alive = []
 
     def fit(self, space, masks, epochs=1, parent=None):

@@ -8,7 +8,6 @@ rule.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +16,8 @@ import torch
 from sparsepriors.networks.models import model
 from sparsepriors.networks.recipe import Recipe
 from sparsepriors.networks.sparse import Selector, SparsePlan, StructureDecay, preset
-from sparsepriors.papers._nm import Bench, best, examples
+from sparsepriors.papers._arms import PERCEPTRON, Arm, Bench, best, perceptron, train_arms
+from sparsepriors.papers._images import ImageSizes
 from sparsepriors.priors.patterns import NM
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
@@ -64,67 +64,42 @@ TRANSFORMER = ((1, 4), (1, 16))
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much is measured at a scale: of the perceptron, then of the transformer."""
+class Transformer:
+    """How much is measured of the transformer at a scale, beside `PERCEPTRON`; ``window`` is of `GradientNoise`."""
 
-    data: str
-    shrink: int
-    train: int
-    held: int
-    test: int
-    hidden: tuple[int, ...]
-    epochs: int
-    batch: int
-    every: int
     window: int
     images: int
-    vision_test: int
+    test: int
     patch: int
     width: int
     depth: int
-    vision_epochs: int
-    vision_arms: tuple[str, ...]
+    epochs: int
+    arms: tuple[str, ...]
 
 
 SIZES = {
-    Scale.SMOKE: Sizes("digits8", 1, 320, 300, 300, (32, 32), 2, 32, 1, 2,
-                       160, 200, 4, 32, 1, 1, ("SR-STE", "mdgf-exp ste")),
-    Scale.DEFAULT: Sizes("fashion-mnist", 2, 5000, 5000, 10_000, (128, 128), 20, 128, 10, 50,
-                         3000, 2000, 7, 64, 3, 4, ("SR-STE", "mdgf-exp ste")),
-    Scale.FULL: Sizes("fashion-mnist", 1, 50_000, 10_000, 10_000, (512, 512), 60, 128, 50, 50,
-                      50_000, 10_000, 7, 64, 3, 40, ("STE", "SR-STE", *(f"{name} ste" for name in RECIPES))),
+    Scale.SMOKE: Transformer(2, 160, 200, 4, 32, 1, 1, ("SR-STE", "mdgf-exp ste")),
+    Scale.DEFAULT: Transformer(50, 3000, 2000, 7, 64, 3, 4, ("SR-STE", "mdgf-exp ste")),
+    Scale.FULL: Transformer(50, 50_000, 10_000, 7, 64, 3, 40, ("STE", "SR-STE", *(f"{name} ste" for name in RECIPES))),
 }
 
 
 def run(scale: Scale, seed: int, run: Run) -> None:
     """Train every arm and compare; the seed draws images, first weights and batches."""
-    sizes = SIZES[scale]
-    data = examples(run, sizes.data, shrink=sizes.shrink, train=sizes.train, held=sizes.held, test=sizes.test)
-    seen = examples(run, sizes.data, shrink=1, train=sizes.images, held=sizes.vision_test // 2, test=sizes.vision_test)
-    recipe = Recipe(epochs=sizes.epochs, batch=sizes.batch, optimizer="adamw", rate=3e-3, weight_decay=0.01, warmup=0.1)
-    perceptron = Bench(data, lambda: model(
-        "mlp", generator=torch.Generator().manual_seed(seed), size=data.train[0].shape[-1],
-        hidden=sizes.hidden).to(run.device),
-        recipe, Selector(skip=(f"layers.{len(sizes.hidden)}",)), seed, sizes.every, sizes.window)
-    transformer = Bench(seen, lambda: model(
+    small, sizes = PERCEPTRON[scale], SIZES[scale]
+    recipe = Recipe(epochs=small.epochs, batch=small.batch, optimizer="adamw", rate=3e-3, weight_decay=0.01, warmup=0.1)
+    mlp = perceptron(run, small, recipe, sizes.window)
+    seen = ImageSizes(small.data, 1, sizes.images, sizes.test // 2, sizes.test).draw(run)
+    vit = Bench(seen, lambda: model(
         "vit", generator=torch.Generator().manual_seed(seed), size=seen.train[0].shape[-1], patch=sizes.patch,
         width=sizes.width, depth=sizes.depth, heads=4, ratio=4).to(run.device),
-        replace(recipe, epochs=sizes.vision_epochs, rate=2e-3), Selector(only=("fc1", "fc2")), seed, sizes.every)
-    todo = [(perceptron, "mlp", *PATTERNS[0], "dense", None), (transformer, "vit", *TRANSFORMER[0], "dense", None)]
-    todo += [(perceptron, "mlp", n, m, name, plan) for n, m in PATTERNS for name, plan in arms(n, m).items()]
-    todo += [(transformer, "vit", n, m, name, plan) for n, m in TRANSFORMER for name, plan in arms(n, m).items()
-             if name in sizes.vision_arms]
-    table: dict[tuple[str, str, str], dict[str, Any]] = {}
-    with run.progress(len(todo), "training") as bar:
-        for bench, network, n, m, name, plan in todo:
-            key = f"{network}-{n}-{m}-{name.replace(' ', '-')}"
-            # Groups run on from row to row, as in the published code: m need not divide the 196 inputs.
-            table[network, f"{n}:{m}", name] = run.once(key, partial(bench.fit, NM(n, m, layout="flat"), plan))
-            bar.advance()
-    for (network, pattern, name), row in table.items():
-        run.log(network=network, pattern=pattern, arm=name, **{k: row[k] for k in (
-            "accuracy", "held", "sad", "away", "density", "train_ratio", "on_path", "gap", "variance",
-            "second_moment") if k in row})
+        replace(recipe, epochs=sizes.epochs, rate=2e-3), Selector(only=("fc1", "fc2")), seed, small.every)
+    todo = [Arm(mlp, "mlp", *PATTERNS[0], "dense", None), Arm(vit, "vit", *TRANSFORMER[0], "dense", None)]
+    todo += [Arm(mlp, "mlp", n, m, name, plan) for n, m in PATTERNS for name, plan in arms(n, m).items()]
+    todo += [Arm(vit, "vit", n, m, name, plan) for n, m in TRANSFORMER for name, plan in arms(n, m).items()
+             if name in sizes.arms]
+    table = train_arms(run, todo, ("accuracy", "held", "sad", "away", "density", "train_ratio", "on_path", "gap",
+                                   "variance", "second_moment"))
     _claims(run, table)
     _draw(run, table)
 

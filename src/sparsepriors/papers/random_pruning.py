@@ -25,7 +25,7 @@ from sparsepriors.networks.models.images import start_by_inputs
 from sparsepriors.networks.recipe import Examples, Recipe, train_classifier
 from sparsepriors.networks.reliability import auroc, ece, fgsm
 from sparsepriors.networks.sparse import ERK, SparsePlan, Uniform, connectivity, preset
-from sparsepriors.papers._nm import examples
+from sparsepriors.papers._images import ImageSizes
 from sparsepriors.priors.patterns import kept
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
@@ -71,7 +71,7 @@ PAPER = Paper(
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(ImageSizes):
     """How much is measured at a scale.
 
     Attributes
@@ -84,10 +84,6 @@ class Sizes:
         Layers, widths, epochs and training images of the residual networks.
     """
 
-    data: str
-    shrink: int
-    train: int
-    test: int
     epochs: int
     widths: tuple[int, ...]
     scored: tuple[int, ...]
@@ -98,10 +94,10 @@ class Sizes:
 
 
 SIZES = {
-    Scale.SMOKE: Sizes("digits8", 1, 600, 300, 2, (8, 32), (), (32,), (), (8, (2, 4), 1, 256)),
-    Scale.DEFAULT: Sizes("fashion-mnist", 2, 5000, 5000, 15, _WIDTHS, (32, 128), (32, 128, 512), (1, 4),
+    Scale.SMOKE: Sizes("digits8", 1, 600, 0, 300, 2, (8, 32), (), (32,), (), (8, (2, 4), 1, 256)),
+    Scale.DEFAULT: Sizes("fashion-mnist", 2, 5000, 0, 5000, 15, _WIDTHS, (32, 128), (32, 128, 512), (1, 4),
                          (8, (4, 8, 16), 6, 2500)),
-    Scale.FULL: Sizes("cifar10", 1, 45_000, 10_000, 60, _WIDTHS, _WIDTHS, _WIDTHS, (1, 4),
+    Scale.FULL: Sizes("cifar10", 1, 45_000, 0, 10_000, 60, _WIDTHS, _WIDTHS, _WIDTHS, (1, 4),
                       (20, (8, 16, 24), 160, 45_000), augment=True),
 }
 SPARSE, DENSER = 0.05, 0.1
@@ -159,8 +155,8 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     """Train every arm; the seed draws the images, the first weights, the masks and the order of the batches."""
     sizes = SIZES[scale]
     images = image_set(sizes.data, data_dir=run.data_dir).shrink(sizes.shrink)
-    drawn = examples(run, sizes.data, shrink=sizes.shrink, train=sizes.train, held=1, test=sizes.test)
-    train, test = drawn.train, drawn.test   # nothing is chosen, so nothing is held back for choosing
+    drawn = sizes.draw(run)
+    train, test = drawn.train, drawn.test
     strange = _strange(images, len(test[0]), torch.Generator().manual_seed(seed))
     todo = arms(sizes)
     rows: dict[Arm, dict[str, Any]] = {}

@@ -12,14 +12,14 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sparsepriors.data.vision import image_set
 from sparsepriors.networks.comparison import random_draw
 from sparsepriors.networks.models.small import MLP
 from sparsepriors.networks.recipe import Examples, Recipe, train_classifier
 from sparsepriors.networks.search import InitialLoss, Masks, NodeSpace, SNIPNodes, random_search
 from sparsepriors.networks.sparse import Probe
+from sparsepriors.papers._images import ImageSizes
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
 _ABSTRACT = "stated without numbers in the abstract"
@@ -77,13 +77,9 @@ UNTRAINABLE = 0.2
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(ImageSizes):
     """How much is measured at a scale."""
 
-    data: str
-    shrink: int
-    examples: int
-    test: int
     scored: int
     hidden: tuple[int, ...]
     sparsities: tuple[float, ...]
@@ -94,11 +90,11 @@ class Sizes:
 
 
 SIZES = {
-    Scale.SMOKE: Sizes("digits8", 1, 640, 300, 300, (64, 64), (MANY, SWEEP, FEW, PLANTED), 20, 4, 2, 3),
-    Scale.DEFAULT: Sizes("fashion-mnist", 2, 3000, 4000, 1000, (512, 512, 512), (MANY, SWEEP, FEW, PLANTED), 100, 30,
+    Scale.SMOKE: Sizes("digits8", 1, 640, 0, 300, 300, (64, 64), (MANY, SWEEP, FEW, PLANTED), 20, 4, 2, 3),
+    Scale.DEFAULT: Sizes("fashion-mnist", 2, 3000, 0, 4000, 1000, (512, 512, 512), (MANY, SWEEP, FEW, PLANTED), 100, 30,
                          5, 8),
-    Scale.FULL: Sizes("fashion-mnist", 1, 60_000, 10_000, 4000, (4096, 4096, 4096), (MANY, SWEEP, FEW, PLANTED), 1000,
-                      30, 20, 30),
+    Scale.FULL: Sizes("fashion-mnist", 1, 60_000, 0, 10_000, 4000, (4096, 4096, 4096), (MANY, SWEEP, FEW, PLANTED),
+                      1000, 30, 20, 30),
 }
 
 
@@ -145,7 +141,7 @@ class Bench:
 def run(scale: Scale, seed: int, run: Run) -> None:
     """Search, train every arm and compare; the seed draws images, initial weights, batches and sub-networks."""
     sizes = SIZES[scale]
-    bench = _bench(run, sizes, seed)
+    bench = _bench(run, sizes)
     table: dict[tuple[str, float], dict[str, Any]] = {}
     dense = run.once("dense", lambda: bench.fit(NodeSpace(0.0), None))
     run.log(arm="dense", sparsity=0.0, **dense)
@@ -268,18 +264,10 @@ def _log(run: Run, table: dict[tuple[str, float], dict[str, Any]], unit: dict[st
         run.log(arm=arm, sparsity=sparsity, **({"variant": variant} if variant else {}), **row)
 
 
-def _bench(run: Run, sizes: Sizes, seed: int) -> Bench:
-    images = image_set(sizes.data, data_dir=run.data_dir).shrink(sizes.shrink)
-    generator = torch.Generator().manual_seed(seed)
-
-    def examples(count: int, *, test: bool) -> tuple[Tensor, Tensor]:
-        split = images.test if test else images.train
-        split = split.subset(min(count, len(split)), generator)
-        return images.normalise(split.images).to(run.device), split.labels.to(run.device)
-
+def _bench(run: Run, sizes: Sizes) -> Bench:
+    drawn = sizes.draw(run)
     recipe = Recipe(epochs=sizes.epochs, batch=128, rate=0.05, weight_decay=0.0)
-    return Bench(examples(sizes.examples, test=False), examples(sizes.test, test=True), recipe, sizes.hidden, seed,
-                 run.device)
+    return Bench(drawn.train, drawn.test, recipe, sizes.hidden, run.seed, run.device)
 
 
 def _draw(run: Run, table: dict[tuple[str, float], dict[str, Any]], dense: dict[str, Any], sweep: dict[str, Any],

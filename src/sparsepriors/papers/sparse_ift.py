@@ -31,7 +31,7 @@ from sparsepriors.networks.sparse import (
 )
 from sparsepriors.networks.sparse.ift import Doped
 from sparsepriors.networks.train_loop import Hook
-from sparsepriors.papers._nm import Examples3, examples
+from sparsepriors.papers._images import Drawn, ImageSizes
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
 _POINTS = "share of test images"
@@ -75,7 +75,7 @@ PAPER = Paper(
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(ImageSizes):
     """How much is measured at a scale.
 
     Attributes
@@ -88,11 +88,6 @@ class Sizes:
         Layers, width, training images and epochs of the residual network.
     """
 
-    data: str
-    shrink: int
-    train: int
-    held: int
-    test: int
     hidden: int
     widths: tuple[int, ...]
     sparsities: tuple[float, ...]
@@ -148,7 +143,7 @@ def recipe(sizes: Sizes, network: str) -> Recipe:
 def run(scale: Scale, seed: int, run: Run) -> None:
     """Train every arm; the seed draws the images, the first weights, the masks and the order of the batches."""
     sizes = SIZES[scale]
-    drawn = examples(run, sizes.data, shrink=sizes.shrink, train=sizes.train, held=sizes.held, test=sizes.test)
+    drawn = sizes.draw(run)
     todo = arms(sizes)
     rows: dict[Arm, dict[str, Any]] = {}
     with run.progress(len(todo), "training iso-FLOP networks") as bar:
@@ -161,7 +156,7 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     _draw(run, sizes, {arm: row["accuracy"] for arm, row in rows.items()})
 
 
-def _train(run: Run, arm: Arm, sizes: Sizes, drawn: Examples3) -> dict[str, Any]:
+def _train(run: Run, arm: Arm, sizes: Sizes, drawn: Drawn) -> dict[str, Any]:
     first = torch.Generator().manual_seed(1000 + run.seed)
     train, example = drawn.train, drawn.test[0][:1]
     classes = int(train[1].max()) + 1

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparsepriors import _files
 from sparsepriors.data.sparsity_scaling_runs import scaling_runs
-from sparsepriors.data.vision import image_set
 from sparsepriors.networks.audit import (
     Claimed,
     audit,
@@ -35,6 +34,7 @@ from sparsepriors.networks.models import model as network
 from sparsepriors.networks.recipe import Examples, Recipe, train_classifier
 from sparsepriors.networks.reliability import ece
 from sparsepriors.networks.sparse import preset
+from sparsepriors.papers._images import ImageSizes
 from sparsepriors.papers._sparseland_faults import CLEAN, clean, examined, faults, other
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
@@ -87,13 +87,9 @@ DENSITY = 0.1
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(ImageSizes):
     """How much is measured at a scale."""
 
-    data: str
-    shrink: int
-    examples: int
-    test: int
     hidden: int
     short: int
     long: int
@@ -105,10 +101,10 @@ class Sizes:
 
 
 SIZES = {
-    Scale.SMOKE: Sizes("digits8", 1, 640, 300, 48, 3, 3, 3, 2, 256, (0.1, 0.01), 3),
-    Scale.DEFAULT: Sizes("fashion-mnist", 2, 3000, 4000, 256, 3, 10, 20, 25, 1024, (0.5, 0.2, 0.1, 0.05, 0.02, 0.01),
+    Scale.SMOKE: Sizes("digits8", 1, 640, 0, 300, 48, 3, 3, 3, 2, 256, (0.1, 0.01), 3),
+    Scale.DEFAULT: Sizes("fashion-mnist", 2, 3000, 0, 4000, 256, 3, 10, 20, 25, 1024, (0.5, 0.2, 0.1, 0.05, 0.02, 0.01),
                          15),
-    Scale.FULL: Sizes("fashion-mnist", 1, 60_000, 10_000, 1024, 5, 60, 100, 100, 4096,
+    Scale.FULL: Sizes("fashion-mnist", 1, 60_000, 0, 10_000, 1024, 5, 60, 100, 100, 4096,
                       (0.5, 0.2, 0.1, 0.05, 0.02, 0.01), 50),
 }
 
@@ -132,7 +128,8 @@ class Bench:
 def run(scale: Scale, seed: int, run: Run) -> None:
     """Look at published losses, at faults, at training methods and at the clock; the seed draws all that is drawn."""
     sizes = SIZES[scale]
-    bench = _bench(run, sizes, seed)
+    drawn = sizes.draw(run)
+    bench = Bench(drawn.train, drawn.test, sizes.hidden, seed)
     with run.progress(4, "auditing") as bar:
         scaling = run.once("scaling", partial(_scaling, sizes, seed))
         bar.advance()
@@ -257,18 +254,6 @@ def _timing(sizes: Sizes, seed: int) -> dict[str, Any]:
             rows.append({"part": "timing", "density": density, "batch": batch,
                          "csr_over_dense_speed": median(times["dense"]) / median(times["csr"])})
     return {"rows": rows}
-
-
-def _bench(run: Run, sizes: Sizes, seed: int) -> Bench:
-    images = image_set(sizes.data, data_dir=run.data_dir).shrink(sizes.shrink)
-    generator = torch.Generator().manual_seed(seed)
-
-    def examples(count: int, *, test: bool) -> tuple[Tensor, Tensor]:
-        split = images.test if test else images.train
-        split = split.subset(min(count, len(split)), generator)
-        return images.normalise(split.images), split.labels
-
-    return Bench(examples(sizes.examples, test=False), examples(sizes.test, test=True), sizes.hidden, seed)
 
 
 def _draw(run: Run, scaling: dict[str, Any], study: dict[str, Any], found: dict[str, Any],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -17,8 +16,7 @@ import torch
 from sparsepriors.networks.models import model
 from sparsepriors.networks.recipe import Recipe
 from sparsepriors.networks.sparse import Selector, SparsePlan, preset
-from sparsepriors.papers._nm import Bench, best, examples
-from sparsepriors.priors.patterns import NM
+from sparsepriors.papers._arms import PERCEPTRON, Arm, best, perceptron, train_arms
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
 _POINTS = "share of test images"
@@ -68,56 +66,32 @@ GROUPS = ((2, 4), (4, 8))
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much is measured at a scale."""
+class Residual:
+    """How much is measured of the residual network at a scale, beside `PERCEPTRON`."""
 
-    data: str
-    shrink: int
-    train: int
-    held: int
-    test: int
-    hidden: tuple[int, ...]
-    epochs: int
-    batch: int
-    residual: str
+    name: str
     width: int
-    residual_epochs: int
-    every: int
+    epochs: int
 
 
-SIZES = {
-    Scale.SMOKE: Sizes("digits8", 1, 320, 300, 300, (32, 32), 2, 32, "resnet8", 8, 1, 1),
-    Scale.DEFAULT: Sizes("fashion-mnist", 2, 5000, 5000, 10_000, (128, 128), 20, 128, "resnet8", 8, 4, 10),
-    Scale.FULL: Sizes("fashion-mnist", 1, 50_000, 10_000, 10_000, (512, 512), 60, 128, "resnet20", 16, 60, 50),
-}
+SIZES = {Scale.SMOKE: Residual("resnet8", 8, 1), Scale.DEFAULT: Residual("resnet8", 8, 4),
+         Scale.FULL: Residual("resnet20", 16, 60)}
 
 
 def run(scale: Scale, seed: int, run: Run) -> None:
     """Train every arm and compare; the seed draws images, first weights and batches."""
-    sizes = SIZES[scale]
-    data = examples(run, sizes.data, shrink=sizes.shrink, train=sizes.train, held=sizes.held, test=sizes.test)
-    side = data.train[0].shape[-1]
-    recipe = Recipe(epochs=sizes.epochs, batch=sizes.batch, rate=0.1, weight_decay=5e-4, warmup=0.1)
-    bench = Bench(data, lambda: model("mlp", generator=torch.Generator().manual_seed(seed), size=side,
-                                      hidden=sizes.hidden).to(run.device),
-                  recipe, Selector(skip=(f"layers.{len(sizes.hidden)}",)), seed, every=sizes.every)
-    residual = replace(bench, make=lambda: model(
-        sizes.residual, generator=torch.Generator().manual_seed(seed), width=sizes.width, in_channels=1,
-        classes=10).to(run.device), recipe=replace(recipe, epochs=sizes.residual_epochs), where=Selector(skip=("fc",)))
-    todo = [(bench, "mlp", n, m, name, plan) for n, m in PATTERNS for name, plan in arms(n, m).items()]
-    todo.append((residual, sizes.residual, *GROUPS[0], "dense", None))
-    todo += [(residual, sizes.residual, n, m, _named(POSITIVE[0]), arms(n, m)[_named(POSITIVE[0])]) for n, m in GROUPS]
-    table: dict[tuple[str, str, str], dict[str, Any]] = {}
-    with run.progress(len(todo), "training") as bar:
-        for on, network, n, m, name, plan in todo:
-            key = f"{network}-{n}-{m}-{name.replace(' ', '-')}"
-            # Groups run on from row to row, as in the published code: m need not divide the 196 inputs.
-            table[network, f"{n}:{m}", name] = run.once(key, partial(on.fit, NM(n, m, layout="flat"), plan))
-            bar.advance()
-    for (network, pattern, name), row in table.items():
-        run.log(network=network, pattern=pattern, arm=name, **{k: row[k] for k in (
-            "accuracy", "held", "sad", "away", "density", "train_ratio", "exact")})
-    _claims(run, table, sizes.residual)
+    small, sizes = PERCEPTRON[scale], SIZES[scale]
+    recipe = Recipe(epochs=small.epochs, batch=small.batch, rate=0.1, weight_decay=5e-4, warmup=0.1)
+    mlp = perceptron(run, small, recipe)
+    residual = replace(mlp, make=lambda: model(
+        sizes.name, generator=torch.Generator().manual_seed(seed), width=sizes.width, in_channels=1,
+        classes=10).to(run.device), recipe=replace(recipe, epochs=sizes.epochs), where=Selector(skip=("fc",)))
+    todo = [Arm(mlp, "mlp", n, m, name, plan) for n, m in PATTERNS for name, plan in arms(n, m).items()]
+    todo.append(Arm(residual, sizes.name, *GROUPS[0], "dense", None))
+    weak = _named(POSITIVE[0])
+    todo += [Arm(residual, sizes.name, n, m, weak, arms(n, m)[weak]) for n, m in GROUPS]
+    table = train_arms(run, todo, ("accuracy", "held", "sad", "away", "density", "train_ratio", "exact"))
+    _claims(run, table, sizes.name)
     _draw(run, table)
 
 

@@ -1,42 +1,50 @@
-"""What the experiments on N:M training share: the examples of a seed, and one arm of a comparison."""
+"""What the experiments on N:M training share: the perceptron, one arm of a comparison, and a table of arms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsepriors.data.vision import image_set
 from sparsepriors.networks.classification import accuracy
-from sparsepriors.networks.recipe import Examples, Recipe, train_classifier
+from sparsepriors.networks.models import model
+from sparsepriors.networks.recipe import Recipe, train_classifier
 from sparsepriors.networks.sparse import Selector, SparsePlan, Sparsifier, select
 from sparsepriors.networks.sparse.probes import GradientNoise, SADTracker
 from sparsepriors.networks.train_loop import Hook, TrainLoop
+from sparsepriors.papers._images import Drawn, ImageSizes
 from sparsepriors.priors.patterns import NM
-from sparsepriors.runs import Run
+from sparsepriors.runs import Run, Scale
 
 
-@dataclass(frozen=True, eq=False)
-class Examples3:
-    """Training examples, others of the training split for choosing among arms, and test examples."""
+@dataclass(frozen=True)
+class PerceptronSizes(ImageSizes):
+    """Images, perceptron and training of the experiments on N:M patterns at a scale.
 
-    train: Examples
-    held: Examples
-    test: Examples
+    Attributes
+    ----------
+    hidden, epochs, batch
+        Widths of the hidden layers, and how they are trained.
+    every
+        Steps between two masks of `SADTracker`.
+    """
+
+    hidden: tuple[int, ...]
+    epochs: int
+    batch: int
+    every: int
 
 
-def examples(run: Run, data: str, *, shrink: int, train: int, held: int, test: int) -> Examples3:
-    """The examples that this run's seed draws."""
-    images = image_set(data, data_dir=run.data_dir).shrink(shrink)
-    generator = torch.Generator().manual_seed(run.seed)
-    drawn = torch.randperm(len(images.train), generator=generator)
-    parts = [images.train.rows(drawn[:train]), images.train.rows(drawn[train:train + held]),
-             images.test.subset(min(test, len(images.test)), generator)]
-    return Examples3(*((images.normalise(p.images).to(run.device), p.labels.to(run.device)) for p in parts))
+PERCEPTRON = {
+    Scale.SMOKE: PerceptronSizes("digits8", 1, 320, 300, 300, (32, 32), 2, 32, 1),
+    Scale.DEFAULT: PerceptronSizes("fashion-mnist", 2, 5000, 5000, 10_000, (128, 128), 20, 128, 10),
+    Scale.FULL: PerceptronSizes("fashion-mnist", 1, 50_000, 10_000, 10_000, (512, 512), 60, 128, 50),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +60,7 @@ class Bench:
         Steps between two masks of `SADTracker`, and of one window of `GradientNoise`, 0 for none.
     """
 
-    examples: Examples3
+    examples: Drawn
     make: Callable[[], nn.Module]
     recipe: Recipe
     where: Selector
@@ -66,8 +74,8 @@ class Bench:
         Masks of the pattern are followed in the dense arm, too.
         """
         plan = None if plan is None else replace(plan, pattern=pattern, where=self.where)
-        model = self.make()
-        weights = {name: s.parameter for name, s in select(model, self.where).items()}
+        network = self.make()
+        weights = {name: s.parameter for name, s in select(network, self.where).items()}
         sad, end, path = SADTracker(weights, pattern, every=self.every), _End(self.examples.test[0]), list[_Path]()
         noise = GradientNoise(weights, window=self.window) if self.window else None
 
@@ -75,14 +83,14 @@ class Bench:
             path.append(_Path(sparsifier))
             return [path[0]]
 
-        done = train_classifier(model, self.examples.train, self.recipe, plan=plan,
+        done = train_classifier(network, self.examples.train, self.recipe, plan=plan,
                                 generator=torch.Generator().manual_seed(self.seed), attach=attach,
                                 hooks=(sad, end) if noise is None else (sad, end, noise))
         assert end.logits is not None
-        after = _logits(model, self.examples.test[0])
+        after = _logits(network, self.examples.test[0])
         result = {
             "accuracy": int((after.argmax(1) == self.examples.test[1]).sum()) / len(after),
-            "held": accuracy(model, *self.examples.held),
+            "held": accuracy(network, *self.examples.held),
             "sad": sad.total, "away": sad.away[-1], "sad_steps": sad.steps, "sad_moved": sad.moved,
             "gap": float((after - end.logits).abs().max())}
         if noise is not None:
@@ -129,12 +137,48 @@ class _Path(Hook):
         return 1.0 if event.open else float(getattr(event.prune, "density", before))
 
 
+def perceptron(run: Run, sizes: PerceptronSizes, recipe: Recipe, window: int = 0) -> Bench:
+    """The perceptron of a scale on the images of this run's seed, all of its layers but the last in the pattern."""
+    data = sizes.draw(run)
+    return Bench(data, lambda: model("mlp", generator=torch.Generator().manual_seed(run.seed),
+                                     size=data.train[0].shape[-1], hidden=sizes.hidden).to(run.device),
+                 recipe, Selector(skip=(f"layers.{len(sizes.hidden)}",)), run.seed, sizes.every, window)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One training of a table: on which bench, named how, in which pattern n:m, by which plan (dense without one)."""
+
+    bench: Bench
+    network: str
+    n: int
+    m: int
+    name: str
+    plan: SparsePlan | None
+
+
+def train_arms(run: Run, arms: Sequence[Arm], columns: Sequence[str]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Train every arm and log these columns of it, where it has them; results by network, pattern and name."""
+    table: dict[tuple[str, str, str], dict[str, Any]] = {}
+    with run.progress(len(arms), "training") as bar:
+        for arm in arms:
+            key = f"{arm.network}-{arm.n}-{arm.m}-{arm.name.replace(' ', '-')}"
+            # Groups run on from row to row, as in the published codes: m need not divide the 196 inputs.
+            pattern = NM(arm.n, arm.m, layout="flat")
+            table[arm.network, f"{arm.n}:{arm.m}", arm.name] = run.once(
+                key, partial(arm.bench.fit, pattern, arm.plan))
+            bar.advance()
+    for (network, pattern, name), row in table.items():
+        run.log(network=network, pattern=pattern, arm=name, **{k: row[k] for k in columns if k in row})
+    return table
+
+
 def best(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The arm that is right most often on the held-out examples, so that the test examples do not choose."""
     return max(arms.values(), key=lambda arm: arm["held"])
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    model.eval()
-    return torch.cat([model(x) for x in inputs.split(1000)])
+def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
+    network.eval()
+    return torch.cat([network(x) for x in inputs.split(1000)])
