@@ -27,6 +27,7 @@ from sparsepriors.operators import (
     Reshape,
     Sampling,
     ScaledOperator,
+    Space,
     Stack,
     Sum,
 )
@@ -251,20 +252,8 @@ def test_repr_reads_as_a_formula() -> None:
 def test_an_operator_of_ones_own_must_know_how_to_move() -> None:
     class Plain(LinearOperator):
         @property
-        def in_shape(self) -> tuple[int, ...]:
-            return (3,)
-
-        @property
-        def in_dtype(self) -> torch.dtype:
-            return torch.float32
-
-        @property
-        def out_shape(self) -> tuple[int, ...]:
-            return (3,)
-
-        @property
-        def out_dtype(self) -> torch.dtype:
-            return torch.float32
+        def domain(self) -> Space:
+            return Space((3,), torch.float32)
 
         def _forward(self, x: torch.Tensor) -> torch.Tensor:
             return x

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import operators
-from sparsepriors.operators import LinearOperator
+from sparsepriors.operators import LinearOperator, Space
 from sparsepriors.testing import check_operator, operator_checks
 from sparsepriors.testing.instances import operators as instances
 
@@ -35,12 +35,8 @@ class _Custom(LinearOperator):
     fault: str = ""
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return (4,)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return torch.float64
+    def domain(self) -> Space:
+        return Space((4,), torch.float64)
 
     def _known_norm(self) -> float:
         return 2.0 if self.fault == "norm" else 3.0

@@ -2,7 +2,7 @@
 
 from sparsepriors.operators.adapters import FunctionOperator, NumpyOperator, from_callable, from_pylops, from_scipy
 from sparsepriors.operators.algebra import Adjoint, Composed, Identity, RealToComplex, Reshape, ScaledOperator, Sum
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 from sparsepriors.operators.convolution import Convolution, gaussian_kernel
 from sparsepriors.operators.dense import Diagonal, Mask, Matrix, Sampling
 from sparsepriors.operators.differences import FiniteDifference
@@ -32,6 +32,7 @@ __all__ = [
     "Reshape",
     "Sampling",
     "ScaledOperator",
+    "Space",
     "Stack",
     "Sum",
     "VoxelGrid",

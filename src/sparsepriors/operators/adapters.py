@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.operators._autograd import linear, to_numpy
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64,
           torch.complex64: np.complex64, torch.complex128: np.complex128}
@@ -35,20 +35,12 @@ class FunctionOperator(LinearOperator):
     name: str = "function"
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shapes[0]
+    def domain(self) -> Space:
+        return Space(self.shapes[0], self.dtypes[0])
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return self.shapes[1]
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtypes[0]
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.dtypes[1]
+    def codomain(self) -> Space:
+        return Space(self.shapes[1], self.dtypes[1])
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._call(self.function, x, self.in_shape, self.out_shape, self.out_dtype)
@@ -90,20 +82,12 @@ class NumpyOperator(LinearOperator):
     name: str = "NumpyOperator"
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shapes[0]
+    def domain(self) -> Space:
+        return Space(self.shapes[0], self.dtypes[0])
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return self.shapes[1]
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtypes[0]
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.dtypes[1]
+    def codomain(self) -> Space:
+        return Space(self.shapes[1], self.dtypes[1])
 
     def _forward(self, x: Tensor) -> Tensor:
         return linear(x, self._apply, self._apply_adjoint)

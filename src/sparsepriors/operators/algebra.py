@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 
 def compose(left: LinearOperator, right: LinearOperator) -> LinearOperator:
@@ -46,12 +46,8 @@ class Identity(LinearOperator):
         _checks.inexact_dtype("dtype", self.dtype)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shape
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtype
+    def domain(self) -> Space:
+        return Space(self.shape, self.dtype)
 
     @property
     def unitary(self) -> bool:
@@ -84,16 +80,12 @@ class Reshape(LinearOperator):
             raise ValueError(f"new_shape must hold as many entries as shape {self.shape}, got {self.new_shape}")
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shape
+    def domain(self) -> Space:
+        return Space(self.shape, self.dtype)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return self.new_shape
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtype
+    def codomain(self) -> Space:
+        return Space(self.new_shape, self.in_dtype)
 
     @property
     def unitary(self) -> bool:
@@ -129,16 +121,12 @@ class RealToComplex(LinearOperator):
             raise TypeError(f"dtype must be torch.float32 or torch.float64, got {self.dtype}")
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shape
+    def domain(self) -> Space:
+        return Space(self.shape, self.dtype)
 
     @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtype
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.dtype.to_complex()
+    def codomain(self) -> Space:
+        return Space(self.shape, self.dtype.to_complex())
 
     def gram(self) -> LinearOperator:
         return Identity(self.shape, self.dtype)
@@ -163,20 +151,12 @@ class Adjoint(LinearOperator):
         check_operator("operator", self.operator)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.operator.out_shape
+    def domain(self) -> Space:
+        return self.operator.codomain
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return self.operator.in_shape
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.operator.out_dtype
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.operator.in_dtype
+    def codomain(self) -> Space:
+        return self.operator.domain
 
     @property
     def unitary(self) -> bool:
@@ -218,20 +198,12 @@ class Composed(LinearOperator):
             _check_chain(left, right)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.operators[-1].in_shape
+    def domain(self) -> Space:
+        return self.operators[-1].domain
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return self.operators[0].out_shape
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.operators[-1].in_dtype
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.operators[0].out_dtype
+    def codomain(self) -> Space:
+        return self.operators[0].codomain
 
     @property
     def unitary(self) -> bool:
@@ -289,20 +261,12 @@ class Sum(LinearOperator):
                 raise TypeError(f"cannot add {first} and {op}: their dtypes differ")
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.operators[0].in_shape
+    def domain(self) -> Space:
+        return self.operators[0].domain
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return self.operators[0].out_shape
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.operators[0].in_dtype
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.operators[0].out_dtype
+    def codomain(self) -> Space:
+        return self.operators[0].codomain
 
     @property
     def complex_linear(self) -> bool:
@@ -347,20 +311,12 @@ class ScaledOperator(LinearOperator):
             raise TypeError(f"factor must be real for {self.operator}, whose result is real, got {self.factor}")
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.operator.in_shape
+    def domain(self) -> Space:
+        return self.operator.domain
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return self.operator.out_shape
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.operator.in_dtype
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.operator.out_dtype
+    def codomain(self) -> Space:
+        return self.operator.codomain
 
     @property
     def unitary(self) -> bool:

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from numbers import Complex, Real
-from typing import Any, Self, overload
+from typing import Any, NamedTuple, Self, overload
 
 import torch
 from jaxtyping import Inexact
@@ -25,33 +25,50 @@ _DENSE_ENTRIES = 2**24
 _LEAST_STEPS = 20
 
 
+class Space(NamedTuple):
+    """The tensors of one shape and dtype; what an operator maps from and to."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
 class LinearOperator(Described, ABC):
     """y = A x between tensor spaces; batch axes lead.
 
-    Subclasses are frozen dataclasses (``eq=False, repr=False``). They state ``in_shape`` and ``in_dtype``, and
-    ``out_shape`` and ``out_dtype`` where these differ, and give ``_forward`` and ``_adjoint``, which see checked
-    tensors. `norm`, `gram`, ``H`` and `unitary` are overridden where a closed form is known.
+    Subclasses are frozen dataclasses (``eq=False, repr=False``). They state their ``domain``, and their ``codomain``
+    where it differs, and give ``_forward`` and ``_adjoint``, which see checked tensors. `norm`, `gram`, ``H`` and
+    `unitary` are overridden where a closed form is known.
     """
 
     @property
     @abstractmethod
+    def domain(self) -> Space:
+        """Where x lives."""
+
+    @property
+    def codomain(self) -> Space:
+        """Where y lives; with x unless the operator says otherwise."""
+        return self.domain
+
+    @property
     def in_shape(self) -> tuple[int, ...]:
         """Shape of one x."""
+        return self.domain.shape
 
     @property
     def out_shape(self) -> tuple[int, ...]:
-        """Shape of one y; that of x unless the operator says otherwise."""
-        return self.in_shape
+        """Shape of one y."""
+        return self.codomain.shape
 
     @property
-    @abstractmethod
     def in_dtype(self) -> torch.dtype:
         """Dtype of x."""
+        return self.domain.dtype
 
     @property
     def out_dtype(self) -> torch.dtype:
-        """Dtype of y; that of x unless the operator says otherwise."""
-        return self.in_dtype
+        """Dtype of y."""
+        return self.codomain.dtype
 
     @abstractmethod
     def _forward(self, x: Tensor) -> Tensor: ...

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 MODES = ("circular", "same", "valid")
 
@@ -58,19 +58,16 @@ class Convolution(LinearOperator):
         object.__setattr__(self, "_spectrum", self._transform(self.kernel.to(self.in_dtype)))
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shape
+    def domain(self) -> Space:
+        return Space(self.shape, self.kernel.dtype if self.dtype is None else self.dtype)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
+    def codomain(self) -> Space:
         if self.mode != "valid":
-            return self.shape
+            return self.domain
         k = self.kernel.shape
-        return (*self.shape[:-len(k)], *(a - b + 1 for a, b in zip(self.shape[-len(k):], k, strict=True)))
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.kernel.dtype if self.dtype is None else self.dtype
+        sizes = (a - b + 1 for a, b in zip(self.shape[-len(k):], k, strict=True))
+        return Space((*self.shape[:-len(k)], *sizes), self.in_dtype)
 
     def gram(self) -> LinearOperator:
         if self.mode != "circular":

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.operators.algebra import Identity
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 _EXACT_NORM_SIZE = 512
 
@@ -28,16 +28,12 @@ class Matrix(LinearOperator):
             raise ValueError(f"matrix must have two axes, got shape {tuple(self.matrix.shape)}")
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return (self.matrix.shape[1],)
+    def domain(self) -> Space:
+        return Space((self.matrix.shape[1],), self.matrix.dtype)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return (self.matrix.shape[0],)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.matrix.dtype
+    def codomain(self) -> Space:
+        return Space((self.matrix.shape[0],), self.in_dtype)
 
     def gram(self) -> LinearOperator:
         m, n = self.matrix.shape
@@ -81,12 +77,8 @@ class Diagonal(LinearOperator):
                                 f"got {self.dtype}")
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return tuple(self.diagonal.shape)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.diagonal.dtype if self.dtype is None else self.dtype
+    def domain(self) -> Space:
+        return Space(tuple(self.diagonal.shape), self.diagonal.dtype if self.dtype is None else self.dtype)
 
     @property
     def H(self) -> LinearOperator:
@@ -127,12 +119,8 @@ class Mask(LinearOperator):
         _checks.inexact_dtype("dtype", self.dtype)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return tuple(self.mask.shape)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtype
+    def domain(self) -> Space:
+        return Space(tuple(self.mask.shape), self.dtype)
 
     @property
     def H(self) -> LinearOperator:
@@ -173,16 +161,12 @@ class Sampling(LinearOperator):
         object.__setattr__(self, "_index", self.mask.reshape(-1).nonzero().squeeze(1))
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return tuple(self.mask.shape)
+    def domain(self) -> Space:
+        return Space(tuple(self.mask.shape), self.dtype)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return (self._index.shape[0],)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtype
+    def codomain(self) -> Space:
+        return Space((self._index.shape[0],), self.in_dtype)
 
     @property
     def unitary(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 BOUNDARIES = ("neumann", "periodic")
 
@@ -48,16 +48,12 @@ class FiniteDifference(LinearOperator):
         _checks.one_of("boundary", self.boundary, BOUNDARIES)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shape
+    def domain(self) -> Space:
+        return Space(self.shape, self.dtype)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return (len(self._axes), *self.shape)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtype
+    def codomain(self) -> Space:
+        return Space((len(self._axes), *self.shape), self.in_dtype)
 
     @property
     def _axes(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.operators.algebra import Identity
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,12 +50,8 @@ class FourierTransform(LinearOperator):
             raise ValueError(f"shape must not hold a zero, got {self.shape}")
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shape
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtype
+    def domain(self) -> Space:
+        return Space(self.shape, self.dtype)
 
     @property
     def unitary(self) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from sparsepriors.operators._autograd import Map
 from sparsepriors.operators.algebra import check_operators
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 from sparsepriors.operators.dense import Matrix
 
 
@@ -41,16 +40,12 @@ class Kronecker(LinearOperator):
         object.__setattr__(self, "factors", built)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return tuple(n for op in self._operators for n in op.in_shape)
+    def domain(self) -> Space:
+        return Space(tuple(n for op in self._operators for n in op.in_shape), self._operators[0].in_dtype)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return tuple(n for op in self._operators for n in op.out_shape)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self._operators[0].in_dtype
+    def codomain(self) -> Space:
+        return Space(tuple(n for op in self._operators for n in op.out_shape), self.in_dtype)
 
     @property
     def unitary(self) -> bool:

@@ -24,7 +24,7 @@ from torch import Tensor
 from sparsepriors import _checks, kernels
 from sparsepriors._described import Described
 from sparsepriors.kernels import BornTables, born_tables
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 SPEED_OF_LIGHT = 299_792_458.0
 """Metres per second."""
@@ -145,19 +145,14 @@ class BornMIMO(LinearOperator):
         return cls(torch.linspace(4e9, 16e9, n_frequencies, dtype=torch.float64), *crossed_array(), grid, dtype)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        """``(X, Y, Z)``."""
-        return self.grid.shape
+    def domain(self) -> Space:
+        """Volumes ``(X, Y, Z)``."""
+        return Space(self.grid.shape, self.dtype)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        """``(K, T, R)``."""
-        return self.frequencies.numel(), self.transmitters.shape[0], self.receivers.shape[0]
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        """``dtype``."""
-        return self.dtype
+    def codomain(self) -> Space:
+        """Measurements ``(K, T, R)``."""
+        return Space((self.frequencies.numel(), self.transmitters.shape[0], self.receivers.shape[0]), self.dtype)
 
     def backprojection(self, y: Complex[Tensor, "..."]) -> Complex[Tensor, "..."]:
         """Delay and sum: ``sum_kTR y exp(+j k (d_T + d_R))``, the adjoint without the loss of amplitude."""

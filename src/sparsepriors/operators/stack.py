@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.operators.algebra import add, check_operators
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,20 +42,12 @@ class Stack(LinearOperator):
         _joined([op.out_shape for op in self.operators], self.axis)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.operators[0].in_shape
+    def domain(self) -> Space:
+        return self.operators[0].domain
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return _joined([op.out_shape for op in self.operators], self.axis)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.operators[0].in_dtype
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.operators[0].out_dtype
+    def codomain(self) -> Space:
+        return Space(_joined([op.out_shape for op in self.operators], self.axis), self.operators[0].out_dtype)
 
     @property
     def complex_linear(self) -> bool:
@@ -105,20 +97,12 @@ class BlockDiagonal(LinearOperator):
         _joined([op.out_shape for op in self.operators], self.axis)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return _joined([op.in_shape for op in self.operators], self.axis)
+    def domain(self) -> Space:
+        return Space(_joined([op.in_shape for op in self.operators], self.axis), self.operators[0].in_dtype)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        return _joined([op.out_shape for op in self.operators], self.axis)
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.operators[0].in_dtype
-
-    @property
-    def out_dtype(self) -> torch.dtype:
-        return self.operators[0].out_dtype
+    def codomain(self) -> Space:
+        return Space(_joined([op.out_shape for op in self.operators], self.axis), self.operators[0].out_dtype)
 
     @property
     def unitary(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.operators._autograd import linear, to_numpy
 from sparsepriors.operators.algebra import Identity
-from sparsepriors.operators.base import LinearOperator
+from sparsepriors.operators.base import LinearOperator, Space
 
 _ORTHONORMAL = 1e-9
 
@@ -72,12 +72,8 @@ class WaveletTransform(LinearOperator):
                              f"each divisible by 2**levels; got {self.levels}")
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.shape
-
-    @property
-    def in_dtype(self) -> torch.dtype:
-        return self.dtype
+    def domain(self) -> Space:
+        return Space(self.shape, self.dtype)
 
     @property
     def unitary(self) -> bool:
