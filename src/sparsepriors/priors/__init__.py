@@ -8,6 +8,15 @@ from sparsepriors.priors.patterns import NM, Balanced, Block, Channel, Pattern, 
 from sparsepriors.priors.penalties import L1, ElasticNet, GroupL2, Huber, SquaredL2, Zero
 from sparsepriors.priors.sets import Box, Cardinality, L1Ball, L2Ball, LinfBall, NonNegative, Rank, Simplex
 from sparsepriors.priors.spectral import SLOPE, NuclearNorm
+from sparsepriors.priors.tokens import (
+    AttentionSinkWindow,
+    HeavyHitter,
+    LocalWindow,
+    OracleTopK,
+    SparseWindow,
+    Strided,
+    TokenSelector,
+)
 from sparsepriors.priors.total_variation import TV
 from sparsepriors.priors.transforms import Conjugate, InBasis
 
@@ -20,6 +29,7 @@ __all__ = [
     "SCAD",
     "SLOPE",
     "TV",
+    "AttentionSinkWindow",
     "Balanced",
     "Block",
     "Box",
@@ -30,16 +40,19 @@ __all__ = [
     "ElasticNet",
     "GroupL2",
     "Groups",
+    "HeavyHitter",
     "Huber",
     "InBasis",
     "L1Ball",
     "L2Ball",
     "LinfBall",
+    "LocalWindow",
     "LogSum",
     "Lq",
     "Magnitude",
     "NonNegative",
     "NuclearNorm",
+    "OracleTopK",
     "Pattern",
     "PlugAndPlay",
     "PlusQuadratic",
@@ -47,7 +60,10 @@ __all__ = [
     "Rank",
     "Scaled",
     "Simplex",
+    "SparseWindow",
     "SquaredL2",
+    "Strided",
+    "TokenSelector",
     "Translated",
     "UNet",
     "Unstructured",
