@@ -2,6 +2,7 @@
 #include "born.hpp"
 #include "kernels.hpp"
 #include "masks.hpp"
+#include "spmm.hpp"
 #include "variation.hpp"
 
 namespace sparsepriors {
@@ -14,6 +15,7 @@ const InstructionSet SPARSEPRIORS_ISA = {
     {nm_mask<double>},
     variation<float>,
     variation<double>,
+    {kWidth, spmm_limit, spmm, spmm_panel},
 };
 
 }  // namespace sparsepriors

@@ -74,6 +74,38 @@ struct VariationKernels {
     void (*primal)(const Variation<T>&, size_t first, size_t last, const T* p, T* scratch, T* u);
 };
 
+// Sparse weights of a 1 x 1 convolution (see kernels/chw.py): `full` blocks of nr output channels that share their kept
+// input channels, then blocks of one. Block b begins at output channel rows[b] and keeps the input channels
+// columns[starts[b]], ..., with as many values each as it has rows.
+struct Spmm {
+    const float* values;
+    const int32_t* columns;
+    const int32_t* starts;
+    const int32_t* rows;
+    const float* bias;
+    size_t full, blocks;
+    float lo, hi;
+};
+
+// A strip of pixels: channel c of the input at x + c * stride, of the output at y + c * out_stride. Vectors follow one
+// another but for the last, which begins `last` (`out_last`) pixels in: it overlaps the one before where pixels do not
+// fill whole vectors.
+struct SpmmPixels {
+    const float* x;
+    size_t stride, last;
+    float* y;
+    size_t out_stride, out_last;
+};
+
+using SpmmStrip = void (*)(const Spmm&, size_t first_block, size_t last_block, const SpmmPixels&);
+
+struct SpmmKernels {
+    size_t width;                                     // pixels of a vector
+    size_t (*limit)(int nr);                          // most vectors of a strip
+    SpmmStrip (*strip)(int nr, size_t vectors);
+    void (*panel)(const float* x, size_t channels, size_t stride, size_t vectors, size_t last, float* panel);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -81,6 +113,7 @@ struct InstructionSet {
     MaskKernels<double> mask64;
     VariationKernels<float> (*variation32)(int axes, int parts, bool isotropic);
     VariationKernels<double> (*variation64)(int axes, int parts, bool isotropic);
+    SpmmKernels spmm;
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;

@@ -49,5 +49,6 @@ NB_MODULE(_native, m) {
     m.def("instruction_sets", &instruction_sets, "Code paths that this processor runs, the fastest first.");
     bind_born(m);
     bind_masks(m);
+    bind_spmm(m);
     bind_variation(m);
 }

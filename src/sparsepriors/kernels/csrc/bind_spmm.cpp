@@ -1,0 +1,158 @@
+// Sparse 1 x 1 convolutions: images cut into strips of pixels, strips and blocks of output channels shared out.
+#include <algorithm>
+#include <vector>
+
+#include "binding.hpp"
+#include "scratch.hpp"
+#include "threads.hpp"
+
+namespace sparsepriors {
+namespace {
+
+constexpr size_t kStripBytes = 48 << 10;      // a strip of all channels, about what the nearest cache holds
+constexpr size_t kThreadWork = size_t(1) << 21;  // multiply-adds that repay the start of one more thread
+constexpr size_t kLine = 64 / sizeof(float);
+
+// Packed weights as the kernels see them; the arrays are kept alive.
+struct SpmmWeights {
+    Array<const float> values, bias;
+    Array<const int32_t> columns, starts, rows;
+    size_t channels, outputs;
+    int nr;
+    Spmm plain;
+
+    SpmmWeights(Array<const float> v, Array<const int32_t> c, Array<const int32_t> s, Array<const int32_t> r,
+                Array<const float> b, size_t channels, int nr)
+        : values(std::move(v)), bias(std::move(b)), columns(std::move(c)), starts(std::move(s)), rows(std::move(r)),
+          channels(channels), outputs(bias.size()), nr(nr) {
+        const size_t full = outputs / nr, blocks = full + outputs % nr;
+        require(starts.size() == blocks + 1 && rows.size() == blocks, "there must be one start and row for each block");
+        plain = {values.data(), columns.data(), starts.data(), rows.data(), bias.data(), full, blocks, 0, 0};
+    }
+};
+
+size_t divided_up(size_t a, size_t b) { return (a + b - 1) / b; }
+size_t bound(size_t count, size_t piece, size_t pieces) { return count * piece / pieces; }
+
+// How `pixels` of each of `images` are cut into pieces of work. Which pieces there are changes nothing in the results:
+// every output sums its products in the order of the weights.
+struct Cut {
+    size_t images, pixels, strips, groups, most;  // strips per image, groups of blocks, vectors of the widest strip
+    size_t width;
+
+    Cut(const SpmmKernels& kernels, const SpmmWeights& w, size_t images, size_t pixels, size_t threads)
+        : images(images), pixels(pixels), width(kernels.width) {
+        const size_t fits = kStripBytes / (std::max<size_t>(w.channels, 1) * width * sizeof(float));
+        const size_t limit = std::min<size_t>(kernels.limit(w.nr), 8);
+        most = std::clamp(fits, std::min<size_t>(w.nr == 1 ? 3 : 5, limit), limit);
+        strips = divided_up(vectors(), most);
+        most = divided_up(vectors(), strips);
+        const size_t wanted = threads > 1 ? divided_up(4 * threads, images * strips) : 1;
+        groups = std::clamp<size_t>(wanted, 1, std::max<size_t>(1, w.plain.blocks / 8));
+    }
+
+    size_t vectors() const { return divided_up(pixels, width); }
+
+    // Calls work(image, strip, its first pixel, its vectors, first block, last block, thread) for every piece.
+    template <class Work>
+    void run(size_t blocks, size_t threads, const Work& work) const {
+        share(images * strips * groups, threads, [&](size_t piece, size_t thread) {
+            const size_t group = piece % groups, strip = piece / groups % strips;
+            const size_t first = bound(vectors(), strip, strips);
+            work(piece / groups / strips, strip, first * width, bound(vectors(), strip + 1, strips) - first,
+                 bound(blocks, group, groups), bound(blocks, group + 1, groups), thread);
+        });
+    }
+};
+
+// Images of at least as many pixels as a vector has.
+void wide(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, const float* x, size_t images, size_t pixels,
+          float* y, size_t threads) {
+    const Cut cut(kernels, w, images, pixels, threads);
+    // A copy without gaps costs once; loads that straddle cache lines cost for every kept block.
+    const size_t uses = w.columns.size() / std::max<size_t>(w.channels, 1);
+    const bool copied = uses >= (pixels % kLine ? 8 : 24) * static_cast<size_t>(w.nr);
+    const size_t room = copied ? w.channels * cut.most * cut.width : 0;
+    const Scratch<float> panels(threads * room);
+    std::vector<size_t> held(threads, images * cut.strips);  // the strip that a thread's panel holds
+    cut.run(s.blocks, threads, [&](size_t image, size_t strip, size_t begin, size_t vectors, size_t first, size_t end,
+                                   size_t thread) {
+        const size_t last = std::min(pixels - begin, vectors * cut.width) - cut.width;
+        SpmmPixels at{x + image * w.channels * pixels + begin, pixels, last,
+                      y + image * w.outputs * pixels + begin, pixels, last};
+        if (copied) {
+            float* panel = panels.data() + thread * room;
+            if (held[thread] != image * cut.strips + strip) {
+                kernels.panel(at.x, w.channels, pixels, vectors, last, panel);
+                held[thread] = image * cut.strips + strip;
+            }
+            at.x = panel, at.stride = vectors * cut.width, at.last = (vectors - 1) * cut.width;
+        }
+        kernels.strip(w.nr, vectors)(s, first, end, at);
+    });
+}
+
+// Rows [0, rows) of `count` pixels from pixel `begin` of all images on, between x [images][rows][pixels] and a strip
+// [rows][pitch]; to_strip says in which direction.
+template <bool to_strip, class X, class Strip>
+void regroup(X* x, size_t rows, size_t pixels, size_t begin, size_t count, Strip* strip, size_t pitch) {
+    constexpr size_t block = 16;
+    for (size_t first = 0; first < rows; first += block) {
+        const size_t end = std::min(rows, first + block);
+        for (size_t j = 0; j < count; ++j) {
+            X* at = x + (begin + j) / pixels * rows * pixels + (begin + j) % pixels;
+            for (size_t r = first; r < end; ++r) {
+                if constexpr (to_strip) strip[r * pitch + j] = at[r * pixels];
+                else at[r * pixels] = strip[r * pitch + j];
+            }
+        }
+    }
+}
+
+// Images of fewer pixels: those of many images make one strip. A linear layer has images of one pixel.
+void narrow(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, const float* x, size_t images,
+            size_t pixels, float* y, size_t threads) {
+    const size_t all = images * pixels;
+    const Cut cut(kernels, w, 1, all, 1);
+    const size_t pitch = cut.most * cut.width, in_room = w.channels * pitch, out_room = w.outputs * pitch;
+    const Scratch<float> room(threads * (in_room + out_room));
+    cut.run(s.blocks, threads, [&](size_t, size_t, size_t begin, size_t vectors, size_t first, size_t end,
+                                   size_t thread) {
+        float* panel = room.data() + thread * (in_room + out_room);
+        float* result = panel + in_room;
+        const size_t count = std::min(all - begin, vectors * cut.width), last = (vectors - 1) * cut.width;
+        regroup<true>(x, w.channels, pixels, begin, count, panel, pitch);
+        for (size_t c = 0; c < w.channels; ++c)
+            std::fill(panel + c * pitch + count, panel + c * pitch + vectors * cut.width, 0.0f);
+        kernels.strip(w.nr, vectors)(s, first, end, SpmmPixels{panel, pitch, last, result, pitch, last});
+        regroup<false>(y, w.outputs, pixels, begin, count, result, pitch);
+    });
+}
+
+void spmm_chw(const SpmmWeights& w, const Array<const float>& x, float lo, float hi, const Array<float>& y,
+              size_t threads, const std::string& isa) {
+    require(x.ndim() == 3 && y.ndim() == 3 && x.shape(1) == w.channels && y.shape(1) == w.outputs &&
+                x.shape(0) == y.shape(0) && x.shape(2) == y.shape(2),
+            "x must be (images, channels, pixels) and y (images, outputs, pixels)");
+    const SpmmKernels& kernels = chosen(isa).spmm;
+    Spmm s = w.plain;
+    s.lo = lo, s.hi = hi;
+    const size_t images = x.shape(0), pixels = x.shape(2);
+    const float* from = x.data();
+    float* to = y.data();
+    if (!images || !pixels) return;
+    threads = std::clamp<size_t>(w.values.size() * images * pixels / kThreadWork, 1, std::max<size_t>(threads, 1));
+    nb::gil_scoped_release release;
+    (pixels < kernels.width ? narrow : wide)(kernels, w, s, from, images, pixels, to, threads);
+}
+
+}  // namespace
+
+void bind_spmm(nb::module_& m) {
+    nb::class_<SpmmWeights>(m, "SpmmWeights", "Packed weights of a sparse 1 x 1 convolution, for `spmm_chw`.")
+        .def(nb::init<Array<const float>, Array<const int32_t>, Array<const int32_t>, Array<const int32_t>,
+                      Array<const float>, size_t, int>());
+    m.def("spmm_chw", &spmm_chw);
+}
+
+}  // namespace sparsepriors
