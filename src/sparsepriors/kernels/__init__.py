@@ -1,11 +1,14 @@
 """Packed formats and the few loops that must be fast, with their PyTorch references."""
 
+from sparsepriors.kernels.chw import PackedCHW, pack_1x1
 from sparsepriors.kernels.dispatch import KernelInfo, info, instruction_sets
 from sparsepriors.kernels.formats import BornTables, NMWeights, born_tables, pack_nm
 from sparsepriors.kernels.masks import nm_mask, topk_mask
 from sparsepriors.kernels.packed import Packed
 from sparsepriors.kernels.radar import born_adjoint, born_forward
+from sparsepriors.kernels.spmm import spmm_chw
 from sparsepriors.kernels.total_variation import tv_prox
 
-__all__ = ["BornTables", "KernelInfo", "NMWeights", "Packed", "born_adjoint", "born_forward", "born_tables", "info",
-           "instruction_sets", "nm_mask", "pack_nm", "topk_mask", "tv_prox"]
+__all__ = ["BornTables", "KernelInfo", "NMWeights", "Packed", "PackedCHW", "born_adjoint", "born_forward",
+           "born_tables", "info", "instruction_sets", "nm_mask", "pack_1x1", "pack_nm", "spmm_chw", "topk_mask",
+           "tv_prox"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from sparsepriors._norms import euclidean
+from sparsepriors.kernels.chw import PackedCHW
 from sparsepriors.kernels.differences import differences, differences_adjoint, onto_bound
 from sparsepriors.kernels.formats import BornTables
 
@@ -93,6 +96,35 @@ def topk_mask(scores: Tensor, k: int) -> Tensor:
 def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
     """The ``n`` largest of every ``m`` consecutive scores of the last axis."""
     return topk_mask(scores.reshape(*scores.shape[:-1], scores.shape[-1] // m, m), n).reshape(scores.shape)
+
+
+def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = math.inf,
+             out: Tensor | None = None) -> Tensor:
+    """``clamp(W x + bias, lo, hi)`` at every pixel, from the stored weights only.
+
+    Parameters
+    ----------
+    x
+        ``(batch, channels, *pixels)``.
+    packed
+        Weights and bias.
+    lo, hi
+        Bounds of the result.
+    out
+        Where the result goes, ``(batch, outputs, *pixels)``.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, outputs, *pixels)``.
+    """
+    planes = x.flatten(2)
+    y = packed.bias[:, None].expand(x.shape[0], packed.outputs, planes.shape[2]).clone()
+    per_chunk = max(1, _CHUNK_ENTRIES // max(1, planes.shape[0] * planes.shape[2]))
+    for rows, columns, values in zip(*(t.split(per_chunk) for t in packed.entries()), strict=True):
+        y = y.index_add(1, rows, values[:, None] * planes[:, columns])
+    y = y.clamp(lo, hi).reshape(x.shape[0], packed.outputs, *x.shape[2:])
+    return y if out is None else out.copy_(y)
 
 
 def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float,

@@ -16,7 +16,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_born(), *_masks(), *_total_variation()]
+    return [*_born(), *_masks(), *_total_variation(), *_sparse_convolutions()]
 
 
 def _bodies() -> tuple[dict[str, str], ...]:
@@ -156,4 +156,40 @@ def _total_variation() -> list[KernelCase]:
         made.append(KernelCase(kernels.tv_prox, reference.tv_prox, images, sizes, dtypes, rounding=1000,
                                bodies=_bodies(), refused=refused, view=lambda found: found[0],
                                name=f"{name} complex" if dtypes[0].is_complex else name))
+    return made
+
+
+def _sparse_convolutions() -> list[KernelCase]:
+    """Sizes are (images, input channels, output channels, pixels): strips, images narrower than a vector, empty ones."""
+    sizes = ((0, 3, 2, 4), (1, 1, 1, 1), (2, 5, 7, 15), (3, 33, 18, 16), (1, 96, 41, 49), (2, 17, 64, 129), (5, 8, 6, 7),
+             (600, 64, 130, 1), (1, 300, 400, 200), (2, 64, 3, 784), (1, 24, 144, 3136))
+    x, packed = torch.ones(2, 4, 9), kernels.pack_1x1(torch.eye(4)[:3])
+    nonfinite = dict.fromkeys((math.nan, math.inf, -math.inf))
+    refused = (
+        BadCall((x.double(), packed), TypeError, "x must be a float32 tensor, got torch.float64"),
+        BadCall((x[0], packed), ValueError, r"x must have shape \(batch, 4, \*pixels\), got \(4, 9\)"),
+        BadCall((x[:, :3], packed), ValueError, r"x must have shape \(batch, 4, \*pixels\), got \(2, 3, 9\)"),
+        BadCall((x, torch.eye(4)), TypeError, "packed must be PackedCHW, got Tensor"),
+        BadCall((x, packed, 1.0, 0.0), ValueError, "lo must be at most hi, got 1.0 and 0.0"),
+        BadCall((x, packed, math.nan), ValueError, "lo must be at most hi, got nan"),
+        BadCall((x, packed, 0.0, 6.0, torch.empty(2, 4, 9)), ValueError, r"out must be contiguous.*of shape \(2, 3, 9\)"),
+        BadCall((x, packed, 0.0, 6.0, x[:, :3]), ValueError, "out must be contiguous"),
+        BadCall((x, packed, 0.0, 6.0, torch.empty(2, 3, 9, dtype=_F64)), TypeError, "out must be torch.float32"),
+        BadCall((x[:, :, :1], packed, 0.0, 6.0, x.view(-1)[:6].view(2, 3, 1)), ValueError, "share memory"),
+        BadCall((x, packed), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))
+    made = []
+    for block, density, bounds in ((1, 0.2, (0.0, 6.0)), (2, 0.3, (-math.inf, math.inf)), (4, 0.1, (-1.0, 1.0)),
+                                   (1, 0.0, (0.0, 6.0)), (4, 1.0, (-math.inf, 2.0))):
+        def layer(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, block: int = block,
+                  density: float = density, bounds: tuple[float, float] = bounds):
+            images, channels, outputs, pixels = size
+            weight = torch.randn(outputs, channels, dtype=dtype, generator=generator)
+            weight[torch.rand(outputs, channels, generator=generator) >= density] = 0
+            bias = torch.randn(outputs, dtype=dtype, generator=generator)
+            x = torch.randn(images, channels, pixels, dtype=dtype, generator=generator)
+            return x, kernels.pack_1x1(weight, bias, block), *bounds
+
+        made.append(KernelCase(
+            kernels.spmm_chw, reference.spmm_chw, layer, sizes, (_F32,), rounding=100, bodies=_bodies(),
+            nonfinite=nonfinite, refused=refused, name=f"spmm_chw blocks of {block}, {density:.0%} kept"))
     return made

@@ -1,0 +1,81 @@
+"""Sparse 1 x 1 convolutions (and linear layers) on the CPU, faster than dense ones from about half of zeros on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sparsepriors import _checks
+from sparsepriors.kernels import reference
+from sparsepriors.kernels.chw import PackedCHW
+from sparsepriors.kernels.dispatch import code_path, native_for
+
+
+def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = math.inf, out: Tensor | None = None, *,
+             instruction_set: str | None = None) -> Tensor:
+    """``clamp(W x + bias, lo, hi)`` at every pixel, for sparse W.
+
+    Each kept weight multiplies a run of pixels of its input channel, so activations stay dense and nothing is gathered.
+    Weights that are zero and not stored are not multiplied: NaN and infinity in their input channel do not matter.
+    Sums run over increasing input channels in float32; the number of threads changes no bit.
+
+    Parameters
+    ----------
+    x
+        ``(batch, channels, *pixels)``, float32: images ``(batch, channels, height, width)``, or rows of a linear layer
+        ``(rows, channels, 1)``. Copied if it is not contiguous.
+    packed
+        Weights and bias.
+    lo, hi
+        Bounds of the result, such as 0 and 6 for ReLU6.
+    out
+        Where the result goes: float32, ``(batch, outputs, *pixels)``, contiguous, no memory shared with ``x``.
+    instruction_set
+        One of `instruction_sets`, by default the first.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, outputs, *pixels)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a tensor has another dtype, shape, device or layout, or ``lo <= hi`` does not hold.
+
+    References
+    ----------
+    Elsen, Dukhan, Gale and Simonyan, "Fast Sparse ConvNets", 2020 (arXiv:1911.09723).
+    """
+    if not isinstance(packed, PackedCHW):
+        raise TypeError(f"packed must be PackedCHW, got {type(packed).__name__}")
+    if not isinstance(x, Tensor) or x.dtype != torch.float32:
+        raise TypeError(f"x must be a float32 tensor, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
+    if x.ndim < 3 or x.shape[1] != packed.channels:
+        raise ValueError(f"x must have shape (batch, {packed.channels}, *pixels), got {tuple(x.shape)}")
+    if x.device != packed.values.device:
+        raise ValueError(f"x must be on {packed.values.device} like the weights, got {x.device}")
+    if not lo <= hi:
+        raise ValueError(f"lo must be at most hi, got {lo} and {hi}")
+    path = code_path(instruction_set)
+    shape = (x.shape[0], packed.outputs, *x.shape[2:])
+    if out is not None:
+        _checked_out(out, x, shape)
+    native = native_for(x)
+    if native is None or (torch.is_grad_enabled() and x.requires_grad):
+        return reference.spmm_chw(x, packed, lo, hi, out)
+    x = x.detach().contiguous()
+    y = torch.empty(shape) if out is None else out
+    native.spmm_chw(packed.compiled, x.flatten(2), lo, hi, y.flatten(2), torch.get_num_threads(), path)
+    return y
+
+
+def _checked_out(out: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
+    _checks.same_dtype("out", out, torch.float32)
+    if out.shape != shape or out.device != x.device or not out.is_contiguous():
+        raise ValueError(f"out must be contiguous, on {x.device}, of shape {shape}, got {tuple(out.shape)} on "
+                         f"{out.device}")
+    if out.numel() and out.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+        raise ValueError("out must not share memory with x")
