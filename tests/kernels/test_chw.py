@@ -15,8 +15,8 @@ def _weight(outputs: int, channels: int, density: float, seed: int) -> torch.Ten
     return torch.where(torch.rand(outputs, channels, generator=generator) < density, weight, 0)
 
 
-@given(st.integers(0, 14), st.integers(0, 20), st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.sampled_from([1, 2, 4, "auto"]),
-       st.integers(0, 999))
+@given(st.integers(0, 14), st.integers(0, 20), st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+       st.sampled_from([1, 2, 4, "auto"]), st.integers(0, 999))
 def test_packed_weights_come_back_to_the_bit(outputs, channels, density, block, seed):
     weight = _weight(outputs, channels, density, seed)
     bias = torch.randn(outputs, generator=torch.Generator().manual_seed(seed))
