@@ -3,6 +3,7 @@
 from sparsepriors.data.channel_masks import masks_from_json, masks_to_json, resnet50_masks
 from sparsepriors.data.find import Source, find_file
 from sparsepriors.data.image_sets import ImageSet, Split
+from sparsepriors.data.language import detokenise, load_smollm2, token_windows, wikitext2
 from sparsepriors.data.photos import PHOTOS, TEST_PHOTOS, TRAIN_PHOTOS, luma, photos
 from sparsepriors.data.scans import Volume, mni152
 from sparsepriors.data.vision import (
@@ -30,11 +31,13 @@ __all__ = [
     "Volume",
     "cifar10",
     "cifar100",
+    "detokenise",
     "digits8",
     "emnist",
     "fashion_mnist",
     "find_file",
     "image_set",
+    "load_smollm2",
     "luma",
     "masks_from_json",
     "masks_to_json",
@@ -45,4 +48,6 @@ __all__ = [
     "photos",
     "read_torch_weights",
     "resnet50_masks",
+    "token_windows",
+    "wikitext2",
 ]

@@ -1,0 +1,16 @@
+"""Caches of keys and values that are sparse, inside unmodified language models of transformers.
+
+Needs transformers: ``pip install 'sparsepriors[language]'``.
+"""
+
+try:
+    import transformers as _transformers  # noqa: F401  (nothing below works without it)
+except ImportError as e:
+    raise ImportError("sparsepriors.language needs transformers: pip install 'sparsepriors[language]'") from e
+
+from sparsepriors.language.attention import sparse_kv
+from sparsepriors.language.cache_base import SparseCache, SparseLayer
+from sparsepriors.language.dense import DenseCache
+from sparsepriors.language.perplexity import Perplexity, perplexity
+
+__all__ = ["DenseCache", "Perplexity", "SparseCache", "SparseLayer", "perplexity", "sparse_kv"]

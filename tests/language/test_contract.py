@@ -1,0 +1,184 @@
+"""What every cache promises: decoding, replay, batches, beams, padding, cropping, counting, refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from language.caches import CACHES, Row
+from language.tiny import tiny_model, tokens
+
+from sparsepriors.language import SparseCache, perplexity, sparse_kv
+
+LENGTH = 90   # enough for every row of the table to give something up
+
+
+@pytest.fixture(params=CACHES, scope="module")
+def row(request: pytest.FixtureRequest) -> Row:
+    return CACHES[request.param]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture
+def cache(row: Row, model) -> SparseCache:
+    return row.make(model.config)
+
+
+@torch.no_grad()
+def _decode(model, cache: SparseCache, ids: torch.Tensor, prompt: int, mask: torch.Tensor | None = None):
+    """Logits of every step after the prompt, and of its last token."""
+    found = []
+    with sparse_kv(model, cache):
+        for low, high in [(0, prompt), *((t, t + 1) for t in range(prompt, ids.shape[1]))]:
+            part = None if mask is None else mask[:, :high]
+            found.append(model(ids[:, low:high], attention_mask=part, cache=cache, logits_to_keep=1).logits)
+    return torch.cat(found, dim=1)
+
+
+def test_a_replayed_text_is_the_text_decoded_step_by_step(model, cache: SparseCache) -> None:
+    windows = tokens(2, LENGTH)
+    for start in (1, 40, LENGTH - 1):
+        at_once = perplexity(model, windows, start, cache=cache)
+        steps = perplexity(model, windows, start, cache=cache, steps=True)
+        assert at_once.tokens == steps.tokens == 2 * (LENGTH - start)
+        torch.testing.assert_close(torch.tensor(at_once.windows), torch.tensor(steps.windows), rtol=1e-6, atol=0)
+
+
+def test_entries_of_a_batch_do_not_meet(row: Row, model) -> None:
+    ids = tokens(3, LENGTH)
+    together = _decode(model, row.make(model.config), ids, 60)
+    alone = torch.cat([_decode(model, row.make(model.config), one[None], 60) for one in ids])
+    torch.testing.assert_close(together, alone)
+
+
+def test_pads_on_the_left_change_nothing(row: Row, model) -> None:
+    if not row.padded:
+        pytest.skip("what this cache keeps depends on how many tokens stand before, pads included")
+    ids, pads = tokens(1, LENGTH), 7
+    alone = _decode(model, row.make(model.config), ids, 60)
+    both = torch.cat([torch.cat([torch.zeros(1, pads, dtype=torch.int64), ids], dim=1), tokens(1, LENGTH + pads, 3)])
+    mask = torch.ones_like(both)
+    mask[0, :pads] = 0
+    with torch.no_grad():
+        padded = _decode_padded(model, row.make(model.config), both, 60 + pads, mask)
+    torch.testing.assert_close(padded[:1], alone)
+
+
+def _decode_padded(model, cache: SparseCache, ids: torch.Tensor, prompt: int, mask: torch.Tensor) -> torch.Tensor:
+    places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    found = []
+    with sparse_kv(model, cache):
+        for low, high in [(0, prompt), *((t, t + 1) for t in range(prompt, ids.shape[1]))]:
+            found.append(model(ids[:, low:high], attention_mask=mask[:, :high], position_ids=places[:, low:high],
+                               cache=cache, logits_to_keep=1).logits)
+    return torch.cat(found, dim=1)
+
+
+def test_padded_batches_are_decoded_without_nan(row: Row, model) -> None:
+    ids = tokens(2, LENGTH)
+    mask = torch.ones_like(ids)
+    mask[0, :50] = 0
+    assert torch.isfinite(_decode_padded(model, row.make(model.config), ids, 60, mask)).all()
+
+
+def test_beams_follow_their_parents(row: Row, model) -> None:
+    ids, order = tokens(3, LENGTH), torch.tensor([2, 0, 0])
+    moved, chosen = row.make(model.config), row.make(model.config)
+    _decode(model, moved, ids, 60)
+    moved.reorder_cache(order)
+    _decode(model, chosen, ids[order], 60)
+    more = tokens(3, 12, seed=5)
+    torch.testing.assert_close(_decode(model, moved, more, 1), _decode(model, chosen, more, 1))
+    assert moved.nbytes() == chosen.nbytes()
+
+
+def test_the_batch_is_repeated_and_chosen(row: Row, model) -> None:
+    ids = tokens(2, LENGTH)
+    wide, narrow = row.make(model.config), row.make(model.config)
+    _decode(model, narrow, ids[1:], 60)
+    _decode(model, wide, ids, 60)
+    wide.batch_repeat_interleave(2)
+    wide.batch_select_indices(torch.tensor([False, False, False, True]))
+    more = tokens(1, 4, seed=5)
+    torch.testing.assert_close(_decode(model, wide, more, 1), _decode(model, narrow, more, 1))
+
+
+def test_generation_is_repeatable_and_continues(row: Row, model) -> None:
+    cache, ids = row.make(model.config), tokens(2, 60)
+
+    def generate(prompt: torch.Tensor, count: int, **options) -> torch.Tensor:
+        return model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count, cache=cache,
+                              **{"do_sample": False, **options})
+
+    with sparse_kv(model, cache):
+        whole = generate(ids, 30)
+        assert cache.get_seq_length() == 89   # the last token was never read
+        cache.reset()
+        assert cache.nbytes() == cache.get_seq_length() == 0
+        half = generate(ids, 15)
+        assert torch.equal(whole[:, :75], half)
+        assert torch.equal(whole, generate(half, 15))
+        drawn = []
+        for _ in range(2):
+            cache.reset()
+            torch.manual_seed(3)
+            drawn.append(generate(ids, 10, do_sample=True))
+        assert torch.equal(*drawn)
+        cache.reset()
+        assert generate(ids, 10, num_beams=3).shape == (2, 70)
+
+
+def test_tokens_taken_back_are_forgotten(row: Row, model) -> None:
+    ids = tokens(2, LENGTH)
+    cropped, shorter = row.make(model.config), row.make(model.config)
+    _decode(model, shorter, ids[:, :20], 20)
+    _decode(model, cropped, ids[:, :23], 20)
+    cropped.crop(-3)
+    assert cropped.get_seq_length() == 20
+    if cropped.compression() == shorter.compression() == 1.0:   # nothing was given up on the way
+        more = tokens(2, 6, seed=5)
+        torch.testing.assert_close(_decode(model, cropped, more, 1), _decode(model, shorter, more, 1))
+    cropped.reset()
+    _decode(model, cropped, ids, 60)
+    for count in (0, 40, 30):
+        cropped.crop(-count)
+        assert torch.isfinite(_decode(model, cropped, ids[:, :2], 1)).all()
+    assert cropped.get_seq_length() == LENGTH - 70 + 6
+    cropped.crop(-cropped.get_seq_length())
+    assert cropped.get_seq_length() == cropped.nbytes() == 0
+    for wrong in (1, -1):
+        with pytest.raises(ValueError, match="crop takes minus the number"):
+            cropped.crop(wrong)
+
+
+def test_bytes_are_counted(model, cache: SparseCache) -> None:
+    assert (cache.nbytes(), cache.dense_nbytes(), cache.compression()) == (0, 0, 1.0)
+    _decode(model, cache, tokens(2, LENGTH), 60)
+    assert cache.dense_nbytes() == 2 * 2 * 2 * LENGTH * 2 * 64 * 8   # layers, K and V, batch, tokens, heads, ...
+    assert 0 < cache.nbytes() == sum(layer.nbytes() for layer in cache.layers)
+    assert cache.get_seq_length() == LENGTH
+
+
+def test_what_cannot_be_kept_is_refused(model, cache: SparseCache) -> None:
+    layer = cache.layers[1]
+    good = torch.zeros(1, 2, 3, 64)
+    with pytest.raises(RuntimeError, match=r"inside `with sparse_kv\(model, cache\):`"):
+        layer.update(good, good)
+    with sparse_kv(model, cache):
+        for name, pair in (("keys", (good / 0, good)), ("values", (good, good / 0))):
+            with pytest.raises(ValueError, match=f"{name} of layer 1 hold NaN"):
+                layer.update(*pair)
+        with pytest.raises(TypeError, match="must be torch.float32"):
+            layer.update(good, good.half())
+        with pytest.raises(ValueError, match="before another batch"):
+            layer.update(good.expand(2, -1, -1, -1), good.expand(2, -1, -1, -1))
+        layer.update(good, good)
+        with pytest.raises(TypeError, match="mask must be boolean"):
+            layer.attend(torch.zeros(1, 4, 3, 64), torch.zeros(1, 1, 3, 3), 1.0)
+        with pytest.raises(RuntimeError, match="handed no tokens"):
+            layer.attend(good, None, 1.0)
+    with pytest.raises(NotImplementedError, match="cannot be offloaded"):
+        layer.offload()
