@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from language.tiny import tiny_model
 
+from language.tiny import tiny_model
 from sparsepriors.data import language
 from sparsepriors.data.language import SMOLLM2, detokenise, load_smollm2, token_windows, wikitext2
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from language.tiny import tiny_model, tokens
 from transformers import DynamicCache
 
+from language.tiny import tiny_model, tokens
 from sparsepriors.language import DenseCache, sparse_kv
 from sparsepriors.language.attention import attend, attention_modules, attention_weights, mix
 

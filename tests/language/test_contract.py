@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from language.caches import CACHES, Row
 from language.tiny import tiny_model, tokens
-
 from sparsepriors.language import SparseCache, perplexity, sparse_kv
 
 LENGTH = 90   # enough for every row of the table to give something up

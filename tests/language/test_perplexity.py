@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from language.tiny import tiny_model, tokens
 
+from language.tiny import tiny_model, tokens
 from sparsepriors.language import DenseCache, perplexity
 
 
