@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +17,8 @@ from sparsepriors.language.attention import attend, attention_modules, attention
 
 def test_a_bound_dense_cache_decodes_as_the_model_does() -> None:
     model, ids = tiny_model(), tokens(2, 20)
-    cache, plain = DenseCache(model.config), DynamicCache(config=model.config)
+    cache: Any = DenseCache(model.config)
+    plain: Any = DynamicCache(config=model.config)
     with torch.no_grad(), sparse_kv(model, cache):
         for part in ids.split([11, 1, 1, 5, 2], dim=1):   # a prompt, steps, and chunks on a cache that is not empty
             ours = model(part, cache=cache).logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -9,7 +11,7 @@ VOCABULARY = 97
 
 
 def tiny_model(*, layers: int = 2, heads: int = 4, kv_heads: int = 2, head_dim: int = 64, seed: int = 0,
-               dtype: torch.dtype = torch.float64) -> LlamaForCausalLM:
+               dtype: torch.dtype = torch.float64) -> Any:
     """A Llama with random weights that are large enough for its attention to prefer some tokens."""
     config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=48, intermediate_size=64, num_hidden_layers=layers,
                          num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
