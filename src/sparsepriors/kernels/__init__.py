@@ -1,5 +1,7 @@
 """Packed formats and the few loops that must be fast, with their PyTorch references."""
 
+from sparsepriors.kernels.bitmap import BitmapTensor
+from sparsepriors.kernels.bitmap_attention import bitmap_attention, bitmap_mix, bitmap_scores, pack_bitmap
 from sparsepriors.kernels.chw import PackedCHW, pack_1x1
 from sparsepriors.kernels.dispatch import KernelInfo, info, instruction_sets
 from sparsepriors.kernels.formats import BornTables, NMWeights, born_tables, pack_nm
@@ -9,6 +11,6 @@ from sparsepriors.kernels.radar import born_adjoint, born_forward
 from sparsepriors.kernels.spmm import spmm_chw
 from sparsepriors.kernels.total_variation import tv_prox
 
-__all__ = ["BornTables", "KernelInfo", "NMWeights", "Packed", "PackedCHW", "born_adjoint", "born_forward",
-           "born_tables", "info", "instruction_sets", "nm_mask", "pack_1x1", "pack_nm", "spmm_chw", "topk_mask",
-           "tv_prox"]
+__all__ = ["BitmapTensor", "BornTables", "KernelInfo", "NMWeights", "Packed", "PackedCHW", "bitmap_attention",
+           "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "born_tables", "info", "instruction_sets",
+           "nm_mask", "pack_1x1", "pack_bitmap", "pack_nm", "spmm_chw", "topk_mask", "tv_prox"]

@@ -16,11 +16,111 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_born(), *_masks(), *_total_variation(), *_sparse_convolutions()]
+    return [*_bitmaps(), *_born(), *_masks(), *_total_variation(), *_sparse_convolutions()]
 
 
 def _bodies() -> tuple[dict[str, str], ...]:
     return tuple({"instruction_set": name} for name in kernels.instruction_sets()) or ({},)
+
+
+def _tokens(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Keys or values: many entries tied, some zero of either sign; an empty and a full block among them."""
+    x = torch.randn(size, generator=generator)
+    drawn = torch.rand(size, generator=generator)
+    x = torch.where(drawn < 0.3, torch.randint(-2, 3, size, generator=generator) / 4, x)
+    x = torch.where(drawn > 0.9, -0.0, x)
+    x[:, 1:2, :64] = 0
+    x[:, 2:3, :64] = 1 + x[:, 2:3, :64].abs()
+    return x.to(dtype)
+
+
+def _bitmaps() -> list[KernelCase]:
+    """Sizes are (batch, heads, query heads, tokens, channels, dense tokens); a piece of work is 512 or 2048 tokens."""
+    sizes = ((0, 2, 2, 64, 64, 3), (1, 1, 1, 64, 1, 1), (2, 3, 9, 128, 64, 33), (1, 2, 10, 64, 128, 0),
+             (1, 1, 7, 0, 64, 5), (1, 1, 11, 64, 80, 9), (1, 1, 2, 2112, 64, 32))
+    unknown = {"instruction_set": "altivec"}
+    x, q = torch.ones(1, 2, 128, 64), torch.ones(1, 4, 64)
+    keys, values = kernels.pack_bitmap(x, "key"), kernels.pack_bitmap(x, "value")
+    recent, weights = x[:, :, :3], torch.ones(1, 4, 128)
+    of_keys = (
+        BadCall((q[:, :3], keys), ValueError, r"q must have shape \(1, a multiple of 2 heads, 64 channels\)"),
+        BadCall((q[..., :32], keys), ValueError, r"got \(1, 4, 32\)"),
+        BadCall((q.double(), keys), TypeError, "q must be torch.float32, .*got torch.float64"),
+        BadCall((q, values), ValueError, "keys must be packed with orientation 'key', got 'value'"),
+        BadCall((q, x), TypeError, "keys must be a BitmapTensor, got Tensor"),
+        BadCall((q, keys), ValueError, "instruction_set must be one of", unknown))
+    of_values = (
+        BadCall((weights[..., :64], values), ValueError, "128 tokens"),
+        BadCall((weights, keys), ValueError, "values must be packed with orientation 'value', got 'key'"),
+        BadCall((weights[0], values), ValueError, r"got \(4, 128\)"),
+        BadCall((weights, values), ValueError, "instruction_set must be one of", unknown))
+    rest = (recent, recent, 0.1, None)
+    of_both = (
+        BadCall((q, keys, kernels.pack_bitmap(x[:, :, :64], "value"), *rest), ValueError, "packed like the keys"),
+        BadCall((q, keys, values, recent[:, :1], *rest[1:]), ValueError, r"recent_keys must have shape \(1, 2, 3,"),
+        BadCall((q, keys, values, recent.half(), *rest[1:]), TypeError, "recent_keys must be torch.float32"),
+        BadCall((q, keys, values, *rest[:3], torch.ones(1, 4, 128)), ValueError, r"mask must have shape \(1, 1 or 4"),
+        BadCall((q, keys, values, *rest[:3], torch.ones(1, 1, 131, dtype=torch.int64)), TypeError, "mask must be bool"),
+        BadCall((q, keys, values, *rest), ValueError, "instruction_set must be one of", unknown))
+    of_x = (
+        BadCall((x[:, :, :100], "key", None, 1), ValueError, "multiple of 64 tokens"),
+        BadCall((x, "query", None, 1), ValueError, "orientation must be one of"),
+        BadCall((x, "key", 65, 1), ValueError, "keep must be from 0 to 64, got 65"),
+        BadCall((x, "key", None, 2), ValueError, "pad must be one of 1, 8, got 2"),
+        BadCall((x.double(), "key", None, 1), TypeError, "got torch.float64"),
+        BadCall((x * math.nan, "key", 3, 1), FloatingPointError, "NaN"),
+        BadCall((x, "key", None, 1), ValueError, "instruction_set must be one of", unknown))
+    dtypes, nonfinite = (_F32, *_HALVES), dict.fromkeys((math.nan, math.inf, -math.inf))
+    made = []
+    for keep, pad in ((None, 1), (0.3, 8)):
+        def dense(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, orientation: str,
+                  keep: float | None = keep, pad: int = pad):
+            batch, heads, _, tokens, channels, _ = size
+            return (_tokens((batch, heads, tokens, channels), dtype, generator), orientation,
+                    None if keep is None else round(keep * channels), pad)
+
+        def packed(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, orientation: str,
+                   dense=dense) -> kernels.BitmapTensor:
+            return kernels.pack_bitmap(*dense(size, dtype, generator, orientation))
+
+        def queries(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, packed=packed):
+            keys = packed(size, dtype, generator, "key")
+            return torch.randn(size[0], size[2], size[4], generator=generator).to(dtype), keys
+
+        def mixtures(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, packed=packed):
+            values = packed(size, dtype, generator, "value")
+            return torch.rand(size[0], size[2], size[3], generator=generator).to(dtype), values
+
+        def attention(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, pad: int = pad,
+                      packed=packed):
+            batch, heads, query_heads, tokens, channels, recent = size
+            kinds = (None, torch.rand(batch, 1, tokens + recent, generator=generator) < 0.8,
+                     torch.randn(batch, query_heads, tokens + recent, generator=generator))
+            return (torch.randn(batch, query_heads, channels, generator=generator).to(dtype),
+                    *(packed(size, dtype, generator, o) for o in ("key", "value")),
+                    *(_tokens((batch, heads, recent, channels), dtype, generator) for _ in "kv"), 0.3,
+                    kinds[(tokens + query_heads) % 3])
+
+        name = f"{'all' if keep is None else f'{keep:.0%}'}, pad {pad}"
+        for orientation in ("key", "value"):
+            def entries(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, dense=dense,
+                        orientation: str = orientation):
+                return dense(size, dtype, generator, orientation)
+
+            made.append(KernelCase(
+                kernels.pack_bitmap, reference.pack_bitmap, entries, sizes, dtypes, bodies=_bodies(), least=64,
+                nonfinite=nonfinite if keep is None else {math.nan: FloatingPointError, math.inf: None},
+                refused=of_x, name=f"pack_bitmap {orientation}s {name}"))
+        made.append(KernelCase(
+            kernels.bitmap_scores, reference.bitmap_scores, queries, sizes, dtypes, rounding=100, bodies=_bodies(),
+            nonfinite=nonfinite, refused=of_keys, name=f"bitmap_scores {name}"))
+        made.append(KernelCase(
+            kernels.bitmap_mix, reference.bitmap_mix, mixtures, sizes, dtypes, rounding=100, bodies=_bodies(), least=64,
+            nonfinite=nonfinite, refused=of_values, name=f"bitmap_mix {name}"))
+        made.append(KernelCase(
+            kernels.bitmap_attention, reference.bitmap_attention, attention, sizes, dtypes, rounding=100,
+            bodies=_bodies(), refused=of_both, name=f"bitmap_attention {name}"))
+    return made
 
 
 def _tables(voxels: int, out_shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, *,
