@@ -34,7 +34,7 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(exper
     assert {r["network"] for r in rows} == {"mlp", "resnet8"}
     for row in rows:
         assert 0 <= row["before"] <= 100
-        assert row["difference"] < 1e-9
+        assert row["difference"] < 1e-6   # constants are folded in single precision
         if row["arm"] != "trained":
             assert 0 <= row["tuned"] <= 100
             assert 0 < row["macs"] < 1

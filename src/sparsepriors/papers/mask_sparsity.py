@@ -50,7 +50,8 @@ PAPER = Paper(
         "Go back to the first network and train with the penalty on the scales of the masked channels alone.",
         "The kept channels keep their capacity, the others fade, and removing them costs next to nothing.",
         "Layers joined by residual sums or depthwise convolutions vote on one mask.",
-        "Remove the channels physically and fine-tune.",
+        "Remove the channels physically and fine-tune. What a channel without scale still passes on, a constant of its "
+        "shift, goes into the next layer's bias (the published code drops it).",
     ),
     claims=(
         Claim("kept-scales-survive", "Scales of kept channels are at least three times as large as after network "
@@ -206,8 +207,9 @@ class _Experiment:
         rows = []
         for arm, network in networks.items():
             small = prune_channels(network, masks, self.example, groups=groups)
+            dropped = prune_channels(network, masks, self.example, groups=groups, shifts="drop")
             row = {**self.columns(arm, weight, cut), **self.books(small, network), **_split(network, masks),
-                   "before": self.right(network), "cut_at_once": self.right(small),
+                   "before": self.right(network), "cut_at_once": self.right(small), "dropped": self.right(dropped),
                    "difference": _difference(network, small, masks, self.test[0][:200])}
             if arm in ("direct", "scratch"):   # as many epochs in all as the prepared arms
                 self.fit(small, sparse if arm == "direct" else baseline + sparse)
@@ -260,9 +262,9 @@ def _split(network: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _difference(network: nn.Module, small: nn.Module, masks: Mapping[str, Tensor], x: Tensor) -> float:
-    """Largest difference of logits between the masked and the smaller network, rounding left out."""
+    """Largest difference of logits of the smaller network and the one with zeroed scales, in double precision."""
     masked = copy.deepcopy(network).double().eval()
-    zero_channels(masked, masks)
+    zero_channels(masked, masks, shifts=False)
     with torch.no_grad():
         return float((masked(x.double()) - copy.deepcopy(small).double().eval()(x.double())).abs().max())
 
@@ -273,8 +275,8 @@ def _accounts() -> float:
     with torch.device("meta"):
         network, example = resnet50(), torch.zeros(2, 3, 224, 224)
     groups, full = trace_groups(network, example), sparsity_report(network, example=example)
-    small = {name: sparsity_report(prune_channels(network, resnet50_masks(name), example, groups=groups),
-                                   example=example) for name in RESNET50_MASKS}
+    small = {name: sparsity_report(prune_channels(network, resnet50_masks(name), example, shifts="drop",
+                                                  groups=groups), example=example) for name in RESNET50_MASKS}
     macs, weights = ({n: sum(count(r) for r in report.layers) for n, report in {**small, "all": full}.items()}
                      for count in (lambda r: r.macs_dense or 0, lambda r: r.weights))
     return max(abs(counts[name] / counts["all"] - PUBLISHED[name][i])

@@ -54,13 +54,14 @@ def drawn(network: nn.Module, groups: Any, density: float, seed: int = 0) -> dic
     return masks
 
 
-def assert_same_outputs(network: nn.Module, masks: dict[str, Tensor], x: Tensor, **options: Any) -> nn.Module:
-    """The smaller network computes what the one with zeroed scales and shifts does."""
+def assert_same_outputs(network: nn.Module, masks: dict[str, Tensor], x: Tensor, shifts: str = "fold",
+                        **options: Any) -> nn.Module:
+    """The smaller network computes what the one with zeroed scales, and shifts where these are dropped, does."""
     before = copy.deepcopy(network.state_dict())
-    small = prune_channels(network, masks, x, **options)
+    small = prune_channels(network, masks, x, shifts=shifts, **options)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     masked = copy.deepcopy(network)
-    zero_channels(masked, masks)
+    zero_channels(masked, masks, shifts=shifts == "drop")
     with torch.no_grad():
         expected = masked(x)
         torch.testing.assert_close(small(x), expected, atol=1e-5 * max(1.0, float(expected.abs().max())), rtol=0)
@@ -86,11 +87,12 @@ def test_the_smaller_network_computes_what_the_masked_one_does(name: str, option
     assert [g.pinned for g in groups if g.pinned] == ["they are the input of the network",
                                                       "they are the output of the network"]
     assert {n for g in free for n in g.norms} == set(scales(network))
-    for density in (0.6, 0.0):
-        small = assert_same_outputs(network, drawn(network, groups, density), x, groups=groups, strict=True)
+    for density, shifts in itertools.product((0.6, 0.0), ("fold", "drop")):
+        small = assert_same_outputs(network, drawn(network, groups, density), x, shifts, groups=groups, strict=True)
         assert type(small) is type(network)
         assert set(small.state_dict()) == set(network.state_dict())
-    # One channel in every group: each layer is as small as it can be.
+    # One channel in every group and nothing of the shifts: each layer is as small as it can be.
+    small = prune_channels(network, drawn(network, groups, 0.0), x, groups=groups, shifts="drop")
     counts = [sparsity_report(n, example=x).macs_dense or 0 for n in (small, network)]
     assert 0 < counts[0] < counts[1] / 4
     small.train()(x).sum().backward()
@@ -135,7 +137,19 @@ def test_branches_gates_and_flattening_are_followed() -> None:
     assert at["nc",].consumers["d"].tolist() == [list(range(16 * i, 16 * i + 16)) for i in range(6)]
     # squeeze has no batch normalisation, so that nothing can say which of its outputs is zero
     assert any("squeeze" in g.producers and "excite uses them" in g.pinned for g in groups)
-    small = assert_same_outputs(network, drawn(network, groups, 0.5, seed=3), x)
+    masks = drawn(network, groups, 0.5, seed=3)
+    # What hard-swish makes of a shift is multiplied by a gate behind nc, and no constant: it can only be dropped.
+    assert at["nc",].uses == {"squeeze": (True, False, ""), "d": (False, False, "nd")}
+    with pytest.raises(ValueError, match='channels of nc .* more than a constant of their shift on to d;.*"drop"'):
+        prune_channels(network, masks, x, strict=True)
+    with pytest.warns(UserWarning, match="channels of nc .* on to d: their shift is dropped"):
+        partly = prune_channels(network, masks, x)
+    masked = copy.deepcopy(network)
+    zero_channels(masked, {"nc": masks["nc"]})
+    zero_channels(masked, masks, shifts=False)
+    with torch.no_grad():
+        torch.testing.assert_close(partly(x), masked(x))
+    small = assert_same_outputs(network, masks, x, "drop")
     assert small.get_submodule("c").weight.shape == (small.get_submodule("nc").num_features,
                                                      small.get_submodule("c").in_channels, 3, 3)
 
@@ -172,10 +186,11 @@ def test_drawn_residual_networks(widths: list[int], skips: list[int], density: f
     network, x = shaken(Net(), seed), torch.randn(2, 2, 5, 5)
     groups = trace_groups(network, x)
     masks = drawn(network, groups, density, seed)
-    small = prune_channels(network, masks, x, groups=groups)
-    zero_channels(network, masks)
-    with torch.no_grad():
-        torch.testing.assert_close(small(x), network(x), atol=1e-5, rtol=1e-5)
+    for shifts in ("fold", "drop"):
+        small, masked = prune_channels(network, masks, x, groups=groups, shifts=shifts), copy.deepcopy(network)
+        zero_channels(masked, masks, shifts=shifts == "drop")
+        with torch.no_grad():
+            torch.testing.assert_close(small(x), masked(x), atol=1e-5, rtol=1e-5)
 
 
 class Mixer(nn.Module):
@@ -197,9 +212,116 @@ class Mixer(nn.Module):
     ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "")
 def test_what_is_not_understood_stays_as_it_is(between: nn.Module, reason: str) -> None:
     network, x = shaken(Mixer(between)), torch.randn(2, 1, 5, 5)
+    groups = trace_groups(network, x)
     with pytest.raises(ValueError, match=f"2 channels of na cannot be removed: .*{reason}"):
         prune_channels(network, {"na": torch.tensor([1, 0, 1, 1, 0, 1]).bool()}, x)
-    assert_same_outputs(network, {"nb": torch.tensor([1, 0, 1, 0]).bool()}, x)
+    assert_same_outputs(network, {"nb": torch.tensor([1, 0, 1, 0]).bool()}, x, groups=groups)
+
+
+CONSUMERS: dict[str, tuple[nn.Module, bool]] = {
+    "1x1": (nn.Conv2d(6, 5, 1, bias=False), False), "1x1 with bias": (nn.Conv2d(6, 5, 1), False),
+    "3x3 inside": (nn.Conv2d(6, 5, 3, bias=False), False), "3x3 valid": (nn.Conv2d(6, 5, 3, padding="valid"), False),
+    "3x3 padded": (nn.Conv2d(6, 5, 3, padding=1), True), "3x3 same": (nn.Conv2d(6, 5, 3, padding="same"), True),
+    "3x3 reflected": (nn.Conv2d(6, 5, 3, padding=1, padding_mode="reflect"), False),
+    "strided": (nn.Conv2d(6, 5, 3, stride=2, padding=(1, 0), dilation=2, bias=False), True),
+    "depthwise and normalised": (nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6),
+                                               nn.SiLU(), nn.Conv2d(6, 5, 1, bias=False)), False),
+    "depthwise inside": (nn.Sequential(nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.Conv2d(6, 5, 1)), False),
+    "pooled": (nn.Sequential(nn.MaxPool2d(3, 2, padding=1), nn.AvgPool2d(2, 1), nn.Conv2d(6, 5, 1)), False)}
+NEGATIVE = torch.tensor([0.4, -0.5, 0.7, -0.3, 0.6, -0.8])
+
+
+class Block(nn.Module):
+    """A convolution, batch normalisation and activation, what uses them, and what follows that."""
+
+    def __init__(self, user: nn.Module, act: nn.Module, follower: nn.Module) -> None:
+        super().__init__()
+        self.a, self.na, self.act, self.user, self.follower = (
+            nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), act, user, follower)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.follower(self.user(self.act(self.na(self.a(x)))))
+
+
+@pytest.mark.parametrize("follower", [nn.Identity(), nn.BatchNorm2d(5), nn.BatchNorm2d(5, track_running_stats=False)],
+                         ids=["nothing", "norm", "norm of the batch"])
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_what_a_shift_becomes_is_exact_inside_and_at_the_border(name: str, follower: nn.Module) -> None:
+    user, padded = copy.deepcopy(CONSUMERS[name])
+    torch.manual_seed(0)
+    network = Block(user, nn.ReLU(), copy.deepcopy(follower)).double().eval()
+    x = torch.randn(3, 2, 9, 8, dtype=torch.float64)
+    with torch.no_grad():
+        for norm in network.modules():
+            if isinstance(norm, _BatchNorm):
+                norm.bias.copy_(NEGATIVE[:norm.num_features])
+                norm.weight.copy_(1 + NEGATIVE[:norm.num_features])
+    mask = torch.tensor([1, 0, 0, 0, 0, 1]).bool()
+    groups = trace_groups(network, x)
+    names = next(g.norms for g in groups if "na" in g.norms)
+    masks = dict.fromkeys(names, mask)
+    small, masked, dropped = prune_channels(network, masks, x, groups=groups, strict=True), *map(copy.deepcopy, 2 * [
+        network])
+    zero_channels(masked, masks, shifts=False)
+    zero_channels(dropped, masks)
+    # Channels 2 and 4 have shifts that pass the rectifier: one stands for both where zeros are padded.
+    assert small.get_submodule("na").num_features == (3 if padded else 2)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), masked(x), atol=1e-12, rtol=1e-12)
+        if isinstance(follower, nn.Identity):   # statistics of the batch take constants away
+            assert not torch.allclose(dropped(x), masked(x), atol=1e-3)
+        # Another size and rows: what was folded was no accident of the example.
+        other = torch.randn(2, 2, 13, 11, dtype=torch.float64)
+        torch.testing.assert_close(small(other), masked(other), atol=1e-12, rtol=1e-12)
+        # And while it trains on, batch statistics instead of running ones.
+        if not any(isinstance(m, nn.SiLU) for m in network.modules()):
+            torch.testing.assert_close(small.train()(x), masked.train()(x), atol=1e-10, rtol=1e-10)
+
+
+def test_nothing_stands_for_shifts_that_do_not_pass() -> None:
+    network, x = Block(nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.Identity()).eval(), torch.randn(2, 2, 6, 6)
+    with torch.no_grad():
+        network.na.bias.copy_(-NEGATIVE.abs())
+    small = prune_channels(network, {"na": torch.tensor([1, 0, 0, 0, 0, 1]).bool()}, x)
+    assert small.get_submodule("na").num_features == 2
+
+
+@pytest.mark.parametrize("between", [
+    nn.ZeroPad2d(1), nn.AvgPool2d(3, 1, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False)],
+    ids=lambda m: type(m).__name__)
+def test_a_shift_with_zeros_around_it_is_dropped_with_a_warning(between: nn.Module) -> None:
+    network = Block(nn.Sequential(between, nn.Conv2d(6, 5, 1)), nn.ReLU(), nn.Identity()).eval()
+    x = torch.randn(2, 2, 6, 6)
+    masks = {"na": torch.tensor([1, 0, 0, 0, 0, 1]).bool()}
+    assert prune_channels(network, masks, x, strict=True).get_submodule("na").num_features == 2   # no shift yet
+    with torch.no_grad():
+        network.na.bias.copy_(NEGATIVE)
+    with pytest.warns(UserWarning, match="their shift is dropped"):
+        small = prune_channels(network, masks, x)
+    zero_channels(network, masks)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), network(x))
+
+
+def test_constants_that_cannot_be_seen_are_refused() -> None:
+    class Borrowed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Conv2d(6, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.conv2d(x, self.line.weight, self.line.bias)
+
+    network, x = shaken(Block(Borrowed(), nn.ReLU(), nn.Identity())), torch.randn(2, 2, 6, 6)
+    masks = {"na": torch.tensor([1, 0, 0, 0, 0, 1]).bool()}
+    with pytest.raises(ValueError, match=r"user\.line is not called"):
+        prune_channels(network, masks, x)
+    assert_same_outputs(network, masks, x, "drop")
+    with torch.device("meta"):
+        unreal, nothing = Block(nn.Conv2d(6, 5, 1), nn.ReLU(), nn.Identity()), torch.zeros(2, 2, 6, 6)
+    with pytest.raises(ValueError, match="meta device"):
+        prune_channels(unreal, masks, nothing)
+    assert prune_channels(unreal, masks, nothing, shifts="drop").get_submodule("na").num_features == 2
 
 
 def test_code_that_counts_on_the_channels_is_met_by_an_error() -> None:
@@ -267,7 +389,7 @@ def test_a_padded_shortcut_ties_the_first_channels_of_a_wider_stream() -> None:
     assert sizes == {("bn1", first, second, third): 4, (second, third): 4, (third,): 8}
     mask = torch.ones(16, dtype=torch.bool)
     mask[[1, 6, 12, 13]] = False
-    small = prune_channels(network, {third: mask}, x)
+    small = prune_channels(network, {third: mask}, x, shifts="drop")
     widths = [small.get_submodule(n).num_features for n in (first, second, third)]
     assert widths == [3, 6, 12]
     assert [small.get_submodule(f"layer{i}.0.downsample").channels for i in (2, 3)] == [3, 6]
@@ -299,6 +421,8 @@ def test_masks_that_do_not_fit_are_refused(masks: dict[str, Tensor], error: type
 
 @pytest.mark.public_door
 def test_bad_votes_are_refused() -> None:
+    with pytest.raises(ValueError, match="shifts must be one of"):
+        prune_channels(nn.Linear(2, 2), {}, torch.zeros(2, 2), shifts="keep")
     with pytest.raises(ValueError, match="rule must be one of"):
         vote([torch.ones(2).bool()], "most")
     with pytest.raises(ValueError, match="of one length"):

@@ -28,6 +28,24 @@ _MOVE_ZERO = frozenset({"sigmoid", "hardsigmoid", "exp", "softplus"})
 _POOLS = frozenset(f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg") for d in (1, 2, 3))
 
 
+class Use(NamedTuple):
+    """How a layer uses channels, and what those are there that have lost the scales of their batch normalisations.
+
+    Attributes
+    ----------
+    constant
+        Whether each of them is one number, in every row and place, in evaluation mode: what its shifts make of it.
+    padded
+        Whether the layer pads with zeros, so that the number is missing at the border.
+    norm
+        The batch normalisation with running statistics that alone uses the layer's output; empty if there is none.
+    """
+
+    constant: bool
+    padded: bool
+    norm: str
+
+
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
     """Channels that live or die together: slot i is one channel in every layer named here.
@@ -41,6 +59,8 @@ class ChannelGroup:
         linear layers that make the channels, on the only axis of depthwise convolutions and batch normalisations, on
         the input axis of the layers that use them (k > 1 behind a flattening), among the added channels of a
         `ChannelPad`.
+    uses
+        How each of the consumers uses them.
     pinned
         Why these channels cannot be removed; empty if they can.
     """
@@ -51,6 +71,7 @@ class ChannelGroup:
     norms: Mapping[str, Tensor]
     consumers: Mapping[str, Tensor]
     pads: Mapping[str, Tensor]
+    uses: Mapping[str, Use]
     pinned: str = ""
 
     @property
@@ -106,12 +127,14 @@ def trace_groups(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Ch
 class _Value(NamedTuple):
     """The channels of a tensor.
 
-    ``clean`` says that a channel is zero here once scale and shift of its batch normalisations are.
+    ``clean`` says that a channel is zero here once scale and shift of its batch normalisations are, ``flat`` that it is
+    one number in every row and place once the scales are.
     """
 
     axis: int
     ids: Tensor
     clean: bool
+    flat: bool
 
 
 class _Record(NamedTuple):
@@ -127,6 +150,7 @@ class _Trace:
         self.model, self.stored, self.inputs = model, stored, inputs
         self.values: dict[fx.Node, _Value | None] = {}
         self.records: list[_Record] = []
+        self.uses: dict[str, Use] = {}
         self.count = 0
         self.equal: list[tuple[Tensor, Tensor]] = []
         self.pins: list[tuple[Tensor, str]] = []
@@ -164,7 +188,8 @@ class _Trace:
                 members[role][layer] = order[kind[of[order]] == row].reshape(size, -1)
             if any(members.values()):
                 reason = int(rows[row, -1])
-                found.append(ChannelGroup(size, **members, pinned=reasons[reason - 1] if reason else ""))
+                uses = {layer: self.uses[layer] for layer in members["consumers"]}
+                found.append(ChannelGroup(size, **members, uses=uses, pinned=reasons[reason - 1] if reason else ""))
         return found
 
     def _labels(self) -> Tensor:
@@ -193,7 +218,7 @@ class _Trace:
         shape = _shape(node)
         if node.name not in self.inputs or len(shape) < 2:
             return None
-        value = _Value(1, self._fresh(shape[1]), True)
+        value = _Value(1, self._fresh(shape[1]), True, False)
         self._pin(value, "they are the input of the network")
         return value
 
@@ -235,16 +260,17 @@ class _Trace:
         if layer is None:
             return NotImplemented
         inputs, outputs, groups = _shape(bound["input"])[1], _shape(node)[1], bound["groups"]
+        padded = bound["padding"] != "valid" and bound["padding"] != [0] * len(bound["padding"])
         if groups == inputs == outputs and x is not None and x.axis == 1:
             self._see("depthwise", layer, x.ids)
-            return x._replace(clean=x.clean and bound["bias"] is None)
-        out = _Value(1, self._fresh(outputs), False)
+            return x._replace(clean=x.clean and bound["bias"] is None, flat=x.flat and not padded)
+        out = _Value(1, self._fresh(outputs), False, False)
         self._see("producers", layer, out.ids)
         if groups > 1:
             for value in (x, out):
                 self._pin(value, f"{layer} is a convolution in {groups} groups")
         else:
-            self._use(layer, x, 1)
+            self._use(layer, x, 1, Use(x is not None and x.flat, padded, self._norm_after(node)))
         return out
 
     def _linear(self, node: fx.Node, name: str, bound: dict[str, Any]) -> Any:
@@ -252,12 +278,19 @@ class _Trace:
         if layer is None:
             return NotImplemented
         shape = _shape(node)
-        self._use(layer, x, len(shape) - 1)
-        out = _Value(len(shape) - 1, self._fresh(shape[-1]), False)
+        self._use(layer, x, len(shape) - 1, Use(x is not None and x.flat, False, self._norm_after(node)))
+        out = _Value(len(shape) - 1, self._fresh(shape[-1]), False, False)
         self._see("producers", layer, out.ids)
         return out
 
-    def _use(self, layer: str, x: _Value | None, axis: int) -> None:
+    def _norm_after(self, node: fx.Node) -> str:
+        """The batch normalisation that alone uses a result, if it has running statistics."""
+        after = list(node.users)
+        if len(after) != 1 or getattr(after[0].target, "overloadpacket", None) is not torch.ops.aten.batch_norm:
+            return ""
+        return self._layer(after[0].args[3], (_BatchNorm,)) or ""
+
+    def _use(self, layer: str, x: _Value | None, axis: int, use: Use) -> None:
         if x is None:
             return
         if x.axis != axis:
@@ -266,6 +299,7 @@ class _Trace:
         if not x.clean:
             self._pin(x, f"{layer} uses them and no batch normalisation can set them to zero before")
         self._see("consumers", layer, x.ids)
+        self.uses[layer] = use
 
     def _norm(self, node: fx.Node, name: str, bound: dict[str, Any]) -> Any:
         x = self.values.get(bound["input"])
@@ -273,13 +307,15 @@ class _Trace:
         if layer is None or x is None or x.axis != 1:
             return NotImplemented
         self._see("norms", layer, x.ids)
-        return x._replace(clean=bound["weight"] is not None)
+        return x._replace(clean=bound["weight"] is not None, flat=bound["weight"] is not None)
 
     def _same(self, node: fx.Node, name: str, bound: dict[str, Any]) -> Any:
         x = self.values.get(node.all_input_nodes[0])
         if name in _POOLS and x is not None and x.axis != len(_shape(node)) - 1 - int(name[-2]):
             return NotImplemented
-        return x and x._replace(clean=x.clean and name not in _MOVE_ZERO)
+        # A mean over places that lie outside, or by another count than theirs, is not the number everywhere.
+        whole = not name.startswith("avg_pool") or not (any(bound["padding"]) or bound.get("divisor_override"))
+        return x and x._replace(clean=x.clean and name not in _MOVE_ZERO, flat=x.flat and whole)
 
     def _clamped(self, node: fx.Node, name: str, bound: dict[str, Any]) -> Any:
         x = self.values.get(bound["self"])
@@ -295,7 +331,7 @@ class _Trace:
         if x.axis != y.axis or ranks[0] != ranks[1] or len(x.ids) != len(y.ids):
             return NotImplemented
         self.equal.append((x.ids, y.ids))
-        return x._replace(clean=x.clean or y.clean if name == "mul" else x.clean and y.clean)
+        return x._replace(clean=x.clean or y.clean if name == "mul" else x.clean and y.clean, flat=x.flat and y.flat)
 
     def _joined(self, node: fx.Node, name: str, bound: dict[str, Any]) -> Any:
         parts = [self.values.get(v) for v in bound["tensors"]]
@@ -304,9 +340,9 @@ class _Trace:
             return NotImplemented
         axis, clean = values[0].axis, all(v.clean for v in values)
         if bound["dim"] % len(_shape(node)) == axis:
-            return _Value(axis, torch.cat([v.ids for v in values]), clean)
+            return _Value(axis, torch.cat([v.ids for v in values]), clean, all(v.flat for v in values))
         self.equal += [(values[0].ids, v.ids) for v in values[1:]]
-        return _Value(axis, values[0].ids, clean)
+        return _Value(axis, values[0].ids, clean, False)
 
     def _padded(self, node: fx.Node, name: str, bound: dict[str, Any]) -> Any:
         x = self.values.get(bound["self"])
@@ -314,7 +350,9 @@ class _Trace:
             return None
         amounts, place = list(bound["pad"]), 2 * (len(_shape(node)) - 1 - x.axis)
         before, after = amounts[place:place + 2] if len(amounts) > place else (0, 0)
-        zero = bound.get("mode", "constant") != "constant" or not bound["value"]
+        repeated = bound.get("mode", "constant") != "constant"
+        zero = repeated or not bound["value"]
+        x = x._replace(flat=x.flat and (repeated or not any(a for i, a in enumerate(amounts) if i // 2 != place // 2)))
         if (before, after) == (0, 0):
             return x._replace(clean=x.clean and zero)
         owner, _ = list(node.meta.get("nn_module_stack", {"": ("", "")}).values())[-1]
@@ -335,6 +373,7 @@ class _Trace:
         axes = {d % rank for d in bound.get("dim") or ()}
         if x is None or not axes or x.axis in axes:
             return NotImplemented
+        x = x._replace(flat=x.flat and name != "sum")   # a sum counts places, of which the next input may have more
         return x if bound["keepdim"] else x._replace(axis=x.axis - sum(d < x.axis for d in axes))
 
     def _reshaped(self, node: fx.Node, name: str, bound: dict[str, Any]) -> Any:

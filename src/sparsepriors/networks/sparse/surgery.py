@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves
 
 from sparsepriors import _checks
 from sparsepriors.networks.models.resnet import ChannelPad
 from sparsepriors.networks.sparse.channels import ChannelGroup, trace_groups
+from sparsepriors.networks.sparse.constants import fold_constants, outputs, slots, varying
 
 VOTES = ("paper", "any", "all")
+SHIFTS = ("fold", "drop")
 
 
 def vote(masks: Sequence[Bool[Tensor, " channels"]], rule: str = "paper") -> Bool[Tensor, " channels"]:
@@ -110,17 +111,17 @@ def settle_masks(model: nn.Module, groups: Sequence[ChannelGroup], masks: Mappin
     return settled
 
 
-def zero_channels(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set scale and shift of the channels outside the masks to zero, in place: what removing them will compute.
+def zero_channels(model: nn.Module, masks: Mapping[str, Tensor], *, shifts: bool = True) -> None:
+    """Set scale and shift of the channels outside the masks to zero, in place; only the scale without ``shifts``.
 
     Raises
     ------
     ValueError
-        If a layer has no scale and shift.
+        If a layer has no scale or shift.
     """
     for name, mask in masks.items():
         norm = model.get_submodule(name)
-        for part in ("weight", "bias"):
+        for part in ("weight", "bias") if shifts else ("weight",):
             parameter = norm._parameters.get(part)
             if parameter is None:
                 raise ValueError(f"{name} has no {part} that could be set to zero")
@@ -129,12 +130,19 @@ def zero_channels(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def prune_channels(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor | tuple[Any, ...], *,
-                   rule: str = "paper", strict: bool = False,
+                   rule: str = "paper", strict: bool = False, shifts: str = "fold",
                    groups: Sequence[ChannelGroup] | None = None) -> nn.Module:
     """A new network without the channels outside the masks, of the same class and with the same names.
 
-    It computes what the old one does once scale and shift of those channels are zero (`zero_channels`). What such a
-    channel passes on when only its scale is zero, a constant of its shift, is dropped, as the published code does.
+    It computes what the old one does, in evaluation mode and to rounding, once the scales of those channels are zero
+    (``zero_channels(model, masks, shifts=False)``). Such a channel still passes on a constant, what the layers behind
+    make of its shift; the constant becomes part of the layers that use it:
+
+    - a linear layer, or a convolution that does not pad with zeros, gets a bias; where a batch normalisation follows,
+      its running mean takes it in place of a bias that is not there;
+    - at a convolution that pads with zeros a bias would be wrong at the border: the group keeps one of the channels,
+      with scale zero, whose weights stand for all of them.
+
     Everything is copied: build a new optimizer for it.
 
     Parameters
@@ -145,31 +153,66 @@ def prune_channels(model: nn.Module, masks: Mapping[str, Tensor], example: Tenso
         By name of the batch normalisation, True where a channel is kept; layers that are not named abstain.
     example
         An input with two rows or more, or a tuple of arguments; the new network is compared with the masked one on it.
-    rule, strict
+    rule
         See `settle_masks`.
+    strict
+        As in `settle_masks`; and whether it is an error that a channel passes on something that is no constant, because
+        it is multiplied by a gate or padded with zeros without a convolution. Otherwise its shift is dropped, and a
+        warning says so.
+    shifts
+        ``"fold"``, or ``"drop"`` as the published code of arXiv:2201.06776 does: the new network computes what the old
+        one does once scales and shifts are zero (``zero_channels(model, masks)``), and every channel outside the masks
+        is removed.
     groups
         The network's `trace_groups`, where they are known already.
 
     Raises
     ------
     TypeError, ValueError
-        As `trace_groups` and `settle_masks`; if the network's code counts on a number of channels or decides by it.
+        As `trace_groups` and `settle_masks`; if the network's code counts on a number of channels or decides by it; if
+        constants are to be folded into parameters on the meta device, which have no values.
     """
+    _checks.one_of("shifts", shifts, SHIFTS)
     groups = trace_groups(model, example) if groups is None else groups
     settled = settle_masks(model, groups, masks, rule=rule, strict=strict)
+    masked = _masked(model, groups, settled, shifts, strict=strict)
+    small = copy.deepcopy(masked)
+    if shifts == "fold":
+        settled = fold_constants(small, groups, settled, example)
     keep: dict[tuple[str, str], list[Tensor]] = {}
     for group in groups:
-        stay = torch.ones(group.size, dtype=torch.bool, device="cpu")
-        for name, at in group.norms.items():
-            stay &= settled[name][at[:, 0]]
+        stay = slots(group, settled)
         for role in ("producers", "depthwise", "norms", "consumers", "pads"):
             for layer, at in getattr(group, role).items():
                 keep.setdefault((role, layer), []).append(at[stay].flatten())
-    small = copy.deepcopy(model)
     for (role, layer), parts in keep.items():
         _cut(small.get_submodule(layer), role, torch.cat(parts).sort().values)
-    _compare(small, model, settled, example)
+    _compare(small, masked, example)
     return small
+
+
+def _masked(model: nn.Module, groups: Sequence[ChannelGroup], settled: Mapping[str, Tensor], shifts: str, *,
+            strict: bool) -> nn.Module:
+    """A copy of the network in which the channels to be removed pass on constants, or nothing."""
+    masked = copy.deepcopy(model)
+    settled = {n: m for n, m in settled.items() if isinstance(masked.get_submodule(n).weight, Tensor)}
+    if shifts == "drop":
+        zero_channels(masked, settled)
+        return masked
+    zero_channels(masked, settled, shifts=False)
+    for group, layers in varying(masked, groups, settled):
+        message = (f"channels of {', '.join(group.norms)} that are to be removed pass more than a constant of their "
+                   f"shift on to {', '.join(layers)}")
+        if strict:
+            raise ValueError(f'{message}; keep them, or drop the shift (shifts="drop")')
+        warnings.warn(f"{message}: their shift is dropped", stacklevel=3)
+        lost = ~slots(group, settled)
+        for name, at in group.norms.items():
+            norm = masked.get_submodule(name)
+            if isinstance(norm.bias, Tensor):
+                with torch.no_grad():
+                    norm.bias[at[lost].flatten().to(norm.bias.device)] = 0
+    return masked
 
 
 def _revive(name: str, norm: _BatchNorm, groups: Sequence[ChannelGroup], settled: dict[str, Tensor]) -> None:
@@ -205,13 +248,10 @@ _WIDTHS = {"producers": ("out_channels", "out_features"), "consumers": ("in_chan
            "depthwise": ("in_channels", "out_channels", "groups"), "norms": ("num_features",)}
 
 
-def _compare(small: nn.Module, model: nn.Module, settled: Mapping[str, Tensor],
-             example: Tensor | tuple[Any, ...]) -> None:
+def _compare(small: nn.Module, masked: nn.Module, example: Tensor | tuple[Any, ...]) -> None:
     """Meet code that counts on channels, or decides by their number, before anyone uses the result."""
-    masked = copy.deepcopy(model)
-    zero_channels(masked, {n: m for n, m in settled.items() if isinstance(masked.get_submodule(n).weight, Tensor)})
     try:
-        ours, expected = (_outputs(network, example) for network in (small, masked))
+        ours, expected = (outputs(network, example) for network in (small, masked))
     except RuntimeError as e:
         raise ValueError(f"the network does not run without the removed channels, its code counts on them: {e}") from e
     for a, b in zip(ours, expected, strict=True):
@@ -221,14 +261,3 @@ def _compare(small: nn.Module, model: nn.Module, settled: Mapping[str, Tensor],
         if a.shape != b.shape or not torch.allclose(a, b, atol=allowed, rtol=0, equal_nan=True):
             raise ValueError("the smaller network computes something else than the masked one: its code decides by the "
                              "number of channels")
-
-
-def _outputs(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Tensor]:
-    modes = {m: m.training for m in model.modules()}
-    try:
-        with torch.no_grad():
-            found = model.eval()(*(example if isinstance(example, tuple) else (example,)))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return [v for v in tree_leaves(found) if isinstance(v, Tensor)]
