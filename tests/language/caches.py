@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sparsepriors.language import DenseCache, SparseCache
+from sparsepriors.language import DenseCache, SelectedCache, SparseCache
+from sparsepriors.priors import SparseWindow
 
 
 @dataclass(frozen=True)
@@ -25,4 +26,9 @@ class Row:
     padded: bool = True
 
 
-CACHES = {"dense": Row(DenseCache)}
+CACHES = {
+    "dense": Row(DenseCache),
+    "sparse window": Row(lambda config: SelectedCache(config, SparseWindow(0.3))),
+    "sparse window of each head in 8 bits": Row(lambda config: SelectedCache(
+        config, SparseWindow(0.3, head_shared=False), kv_bits=8, block=16), padded=False),
+}

@@ -231,14 +231,18 @@ def test_a_ratio_must_be_a_number():
         SparseWindow("0.5")
 
 
-def test_what_is_gone_cannot_be_cropped_back():
-    logits = attention(60)
-    history = prefilled(logits, HeavyHitter(0.4), 10)
+def test_what_was_evicted_cannot_be_cropped_back():
+    history = prefilled(attention(10), HeavyHitter(0.4), 10)
     with pytest.raises(ValueError, match="evicted for good"):
         history.crop(5)
-    selector = SparseWindow(0.1)
+    assert history.tokens == 10
+
+
+def test_rows_that_are_gone_count_for_nothing_after_a_long_crop():
+    selector, logits = SparseWindow(0.1), attention(60)
     history = prefilled(logits, selector, 5)
     for _ in sparse_rows(logits, selector, history, 5, 60):
         pass
-    with pytest.raises(ValueError, match="cannot crop to 5 tokens"):
-        history.crop(5)
+    history.crop(5)
+    assert not history.sums().any()
+    assert selector.select(history).tolist() == [[[3, 4]]]

@@ -12,5 +12,6 @@ from sparsepriors.language.attention import sparse_kv
 from sparsepriors.language.cache_base import SparseCache, SparseLayer
 from sparsepriors.language.dense import DenseCache
 from sparsepriors.language.perplexity import Perplexity, perplexity
+from sparsepriors.language.selected import SelectedCache
 
-__all__ = ["DenseCache", "Perplexity", "SparseCache", "SparseLayer", "perplexity", "sparse_kv"]
+__all__ = ["DenseCache", "Perplexity", "SelectedCache", "SparseCache", "SparseLayer", "perplexity", "sparse_kv"]

@@ -135,11 +135,13 @@ class TokenHistory:
     def crop(self, tokens: int) -> None:
         """Forget the newest queries until ``tokens`` are left.
 
+        The history is then exactly as it was, for 32 queries back at least; further back, rows that were dropped since
+        count for nothing.
+
         Raises
         ------
         ValueError
-            If rows that the rule would sum again are gone: they are kept for 32 queries back. A rule that evicts
-            cannot go back.
+            If tokens are evicted, which cannot be undone.
         """
         _checks.count("tokens", tokens, high=self.tokens)
         if tokens == self.tokens:
@@ -147,15 +149,11 @@ class TokenHistory:
         if self.evicts:
             raise ValueError("a history whose tokens are evicted for good cannot be cropped")
         if self.window is not None:
-            lefts = self._lefts(tokens)
-            if self._rows and self._rows[0][0] > min(lefts):
-                raise ValueError(f"cannot crop to {tokens} tokens: the oldest row that is kept is {self._rows[0][0]}, "
-                                 f"{min(lefts)} is needed")
+            self._left = self._lefts(tokens)
             self._rows = deque(row for row in self._rows if row[0] < tokens)
             self._sums.zero_()
-            self._left = lefts
             for position, index, weights in self._rows:
-                self._add([b for b in range(self.batch) if position >= lefts[b]], index, weights, +1)
+                self._add([b for b in range(self.batch) if position >= self._left[b]], index, weights, +1)
         self.tokens = tokens
 
     def select_batch(self, members: Sequence[int]) -> None:
