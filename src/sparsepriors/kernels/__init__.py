@@ -9,8 +9,10 @@ from sparsepriors.kernels.masks import nm_mask, topk_mask
 from sparsepriors.kernels.packed import Packed
 from sparsepriors.kernels.radar import born_adjoint, born_forward
 from sparsepriors.kernels.spmm import spmm_chw
+from sparsepriors.kernels.spmm_costs import SpmmCosts, calibrate
 from sparsepriors.kernels.total_variation import tv_prox
 
-__all__ = ["BitmapTensor", "BornTables", "KernelInfo", "NMWeights", "Packed", "PackedCHW", "bitmap_attention",
-           "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "born_tables", "info", "instruction_sets",
-           "nm_mask", "pack_1x1", "pack_bitmap", "pack_nm", "spmm_chw", "topk_mask", "tv_prox"]
+__all__ = ["BitmapTensor", "BornTables", "KernelInfo", "NMWeights", "Packed", "PackedCHW", "SpmmCosts",
+           "bitmap_attention", "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "born_tables",
+           "calibrate", "info", "instruction_sets", "nm_mask", "pack_1x1", "pack_bitmap", "pack_nm", "spmm_chw",
+           "topk_mask", "tv_prox"]

@@ -48,22 +48,22 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         _checks.count("classes", classes, low=1)
         self.in_channels = _checks.count("in_channels", in_channels, low=1)
-        self._conv_stem, self._bn0 = _conv(in_channels, 32, 3, stride=2), _norm(32)
+        self._conv_stem, self._bn0, self._act0 = _conv(in_channels, 32, 3, stride=2), _norm(32), nn.ReLU6()
         blocks, width = [], 32
         for expansion, channels, repeats, stride, kernel in _STAGES:
             for i in range(repeats):
                 blocks.append(_InvertedResidual(width, channels, expansion, kernel, stride if i == 0 else 1))
                 width = channels
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head, self._bn1 = _conv(width, 1280, 1), _norm(1280)
+        self._conv_head, self._bn1, self._act1 = _conv(width, 1280, 1), _norm(1280), nn.ReLU6()
         self._fc = nn.Linear(1280, classes)
 
     def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch maps"]:
         """Pooled activations in front of the classifier."""
-        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        x = self._act0(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
-        return functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
+        return self._act1(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of a batch of normalised images."""
@@ -79,13 +79,14 @@ class _InvertedResidual(nn.Module):
         width = inputs * expansion
         self.expands, self.residual = expansion != 1, stride == 1 and inputs == outputs
         if self.expands:
-            self._expand_conv, self._bn0 = _conv(inputs, width, 1), _norm(width)
+            self._expand_conv, self._bn0, self._act0 = _conv(inputs, width, 1), _norm(width), nn.ReLU6()
         self._depthwise_conv, self._bn1 = _conv(width, width, kernel, stride=stride, groups=width), _norm(width)
+        self._act1 = nn.ReLU6()
         self._project_conv, self._bn2 = _conv(width, outputs, 1), _norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = functional.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._act0(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = self._act1(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.residual else y
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sparsepriors import _checks
 from sparsepriors.networks.models.images import STEMS, check_images, start_convolutions
@@ -40,12 +39,12 @@ class MobileNetV1(nn.Module):
         self.in_channels = _checks.count("in_channels", in_channels, low=1)
         _checks.count("classes", classes, low=1)
         channels = max(1, round(32 * width))
-        self.stem = _ConvNorm(in_channels, channels, 3, _stride(stem))
+        self.stem = _ConvNorm(in_channels, channels, 3, _stride(stem), act=nn.ReLU)
         blocks = []
         for outputs, stride in _V1:
             outputs = max(1, round(outputs * width))
-            blocks.append(nn.Sequential(_ConvNorm(channels, channels, 3, stride, groups=channels),
-                                        _ConvNorm(channels, outputs, 1)))
+            blocks.append(nn.Sequential(_ConvNorm(channels, channels, 3, stride, groups=channels, act=nn.ReLU),
+                                        _ConvNorm(channels, outputs, 1, act=nn.ReLU)))
             channels = outputs
         self.blocks = nn.ModuleList(blocks)
         self.fc = nn.Linear(channels, classes)
@@ -54,11 +53,9 @@ class MobileNetV1(nn.Module):
     def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch maps"]:
         """Pooled activations in front of the classifier."""
         check_images(x, self.in_channels)
-        x = functional.relu(self.stem(x))
+        x = self.stem(x)
         for block in self.blocks:
-            assert isinstance(block, nn.Sequential)
-            for conv in block:
-                x = functional.relu(conv(x))
+            x = block(x)
         return x.mean(dim=(2, 3))
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
@@ -101,13 +98,13 @@ class MobileNetV2(nn.Module):
         if dropout >= 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         channels, last = _by_eight(32 * width), _by_eight(1280 * max(1.0, width))
-        layers: list[nn.Module] = [_ConvNorm(in_channels, channels, 3, _stride(stem), bounded=True)]
+        layers: list[nn.Module] = [_ConvNorm(in_channels, channels, 3, _stride(stem), act=nn.ReLU6)]
         for expansion, outputs, repeats, stride in _V2:
             outputs = _by_eight(outputs * width)
             for i in range(repeats):
                 layers.append(_InvertedResidual(channels, outputs, expansion, stride if i == 0 else 1))
                 channels = outputs
-        layers.append(_ConvNorm(channels, last, 1, bounded=True))
+        layers.append(_ConvNorm(channels, last, 1, act=nn.ReLU6))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, classes))
         start_convolutions(self)
@@ -119,12 +116,12 @@ class MobileNetV2(nn.Module):
 
 
 class _ConvNorm(nn.Sequential):
-    """A convolution that keeps the size (at stride 1), batch normalisation, and ReLU6 if ``bounded``."""
+    """A convolution that keeps the size (at stride 1), batch normalisation, and an activation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int = 1,
-                 bounded: bool = False) -> None:
+                 act: type[nn.Module]) -> None:
         conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(outputs), *([nn.ReLU6()] if bounded else []))
+        super().__init__(conv, nn.BatchNorm2d(outputs), act())
 
 
 class _InvertedResidual(nn.Module):
@@ -134,8 +131,8 @@ class _InvertedResidual(nn.Module):
         super().__init__()
         width = inputs * expansion
         self.residual = stride == 1 and inputs == outputs
-        expand = [] if expansion == 1 else [_ConvNorm(inputs, width, 1, bounded=True)]
-        self.conv = nn.Sequential(*expand, _ConvNorm(width, width, 3, stride, groups=width, bounded=True),
+        expand = [] if expansion == 1 else [_ConvNorm(inputs, width, 1, act=nn.ReLU6)]
+        self.conv = nn.Sequential(*expand, _ConvNorm(width, width, 3, stride, groups=width, act=nn.ReLU6),
                                   nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
