@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from dataclasses import dataclass
@@ -69,7 +70,12 @@ def names() -> tuple[str, ...]:
 
 def instruction_sets() -> tuple[str, ...]:
     """Code paths that this processor runs, the fastest first; none without the compiled module."""
-    return () if NATIVE is None else tuple(NATIVE.instruction_sets())
+    return () if NATIVE is None else _instruction_sets(NATIVE)
+
+
+@functools.cache
+def _instruction_sets(native: ModuleType) -> tuple[str, ...]:
+    return tuple(native.instruction_sets())
 
 
 def code_path(instruction_set: str | None) -> str:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.kernels import reference
+from sparsepriors.kernels import dispatch, reference
 from sparsepriors.kernels.chw import PackedCHW
-from sparsepriors.kernels.dispatch import code_path, native_for
+from sparsepriors.kernels.dispatch import code_path
 
 
 def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = math.inf, out: Tensor | None = None, *,
@@ -63,12 +63,13 @@ def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = ma
     shape = (x.shape[0], packed.outputs, *x.shape[2:])
     if out is not None:
         _checked_out(out, x, shape)
-    native = native_for(x)
-    if native is None or (torch.is_grad_enabled() and x.requires_grad):
+    native = dispatch.NATIVE if x.device.type == "cpu" else None
+    if native is None or (x.requires_grad and torch.is_grad_enabled()):
         return reference.spmm_chw(x, packed, lo, hi, out)
-    x = x.detach().contiguous()
-    y = torch.empty(shape) if out is None else out
-    native.spmm_chw(packed.compiled, x.flatten(2), lo, hi, y.flatten(2), torch.get_num_threads(), path)
+    x = x.contiguous()
+    y = x.new_empty(shape) if out is None else out
+    native.spmm_chw(packed.compiled, x.data_ptr(), shape[0], math.prod(shape[2:]), lo, hi, y.data_ptr(),
+                    torch.get_num_threads(), path)
     return y
 
 

@@ -129,17 +129,15 @@ void narrow(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, con
     });
 }
 
-void spmm_chw(const SpmmWeights& w, const Array<const float>& x, float lo, float hi, const Array<float>& y,
+// x [images][channels][pixels] and y [images][outputs][pixels] come as addresses, which kernels/spmm.py answers for:
+// handing over two arrays takes as long as a small layer.
+void spmm_chw(const SpmmWeights& w, uintptr_t x, size_t images, size_t pixels, float lo, float hi, uintptr_t y,
               size_t threads, const std::string& isa) {
-    require(x.ndim() == 3 && y.ndim() == 3 && x.shape(1) == w.channels && y.shape(1) == w.outputs &&
-                x.shape(0) == y.shape(0) && x.shape(2) == y.shape(2),
-            "x must be (images, channels, pixels) and y (images, outputs, pixels)");
     const SpmmKernels& kernels = chosen(isa).spmm;
     Spmm s = w.plain;
     s.lo = lo, s.hi = hi;
-    const size_t images = x.shape(0), pixels = x.shape(2);
-    const float* from = x.data();
-    float* to = y.data();
+    const float* from = reinterpret_cast<const float*>(x);
+    float* to = reinterpret_cast<float*>(y);
     if (!images || !pixels) return;
     threads = std::clamp<size_t>(w.values.size() * images * pixels / kThreadWork, 1, std::max<size_t>(threads, 1));
     nb::gil_scoped_release release;

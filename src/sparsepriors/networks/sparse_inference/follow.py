@@ -65,11 +65,11 @@ class _Watch(TorchFunctionMode):
         self.kept: list[Any] = []   # so that no two tensors of the pass share an id
 
     def enter(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        self.inside.append(module)   # first: reading a shape is a use, too
         self.calls[module] += 1
         if inputs and isinstance(inputs[0], Tensor):
             self.shapes[module] = tuple(inputs[0].shape)
         self.use(module, pytree.tree_leaves((inputs, keywords)))
-        self.inside.append(module)
 
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self.inside.pop()
