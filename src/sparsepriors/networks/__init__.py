@@ -29,6 +29,12 @@ from sparsepriors.networks.sparse import (
     preset,
     sparsity_report,
 )
+from sparsepriors.networks.sparse_inference import (
+    SparseConv1x1,
+    SparseInference,
+    SparseLinear,
+    sparsify_for_inference,
+)
 from sparsepriors.networks.train_loop import Hook, Training, TrainingDivergedError, TrainLoop, TrainState
 
 __all__ = [
@@ -55,6 +61,9 @@ __all__ = [
     "ReduceOnPlateau",
     "Selector",
     "Shuffled",
+    "SparseConv1x1",
+    "SparseInference",
+    "SparseLinear",
     "SparsePlan",
     "Sparsifier",
     "SparsityReport",
@@ -82,6 +91,7 @@ __all__ = [
     "recalibrate_batchnorm",
     "repeated",
     "save_checkpoint",
+    "sparsify_for_inference",
     "sparsity_report",
     "staircase",
     "train_classifier",
