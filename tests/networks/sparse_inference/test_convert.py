@@ -24,7 +24,7 @@ def _pruned(network: nn.Module, sparsity: float = 0.9, seed: int = 0) -> nn.Modu
         if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)):
             threshold = m.weight.abs().flatten().kthvalue(max(1, int(sparsity * m.weight.numel()))).values
             m.weight[m.weight.abs() <= threshold] = 0
-        if isinstance(m, nn.BatchNorm2d):
+        if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None and m.running_var is not None:
             m.running_mean.copy_(torch.randn(m.num_features, generator=generator) / 10)
             m.running_var.copy_(0.5 + torch.rand(m.num_features, generator=generator))
             m.weight.copy_(0.5 + torch.rand(m.num_features, generator=generator))
@@ -117,7 +117,7 @@ def test_a_linear_packer_of_ones_own_is_asked_first():
     network = _pruned(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)))
     fast = sparsify_for_inference(network, torch.randn(5, 3, 6), costs=ALWAYS,
                                   linear=(half, lambda linear, rows, costs: SparseLinear.from_linear(linear)))
-    assert [type(m) for m in fast.network] == [SparseLinear, nn.ReLU, Half]
+    assert [type(m) for m in fast.network.children()] == [SparseLinear, nn.ReLU, Half]
     assert asked == [(6, 15, True), (8, 15, True)]
     assert [layer.kernel for layer in fast.report().layers] == ["spmm 1 x 1", "Half"]
 
@@ -128,27 +128,28 @@ class _Odd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b, self.c, self.d, self.e = (nn.Conv2d(4, 4, 1) for _ in range(5))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(5))
+        self.norm0, self.norm1, self.norm2, self.norm3, self.norm4 = (nn.BatchNorm2d(4) for _ in range(5))
         self.act = nn.ReLU(inplace=True)
         self.idle = nn.Conv2d(4, 4, 1)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         a = self.a(x)
-        b = self.norms[0](a) + a               # read twice
-        b = self.norms[1](functional.relu(self.b(b)))   # read by a function first
-        c = self.norms[2](self.norms[2](self.c(b)))     # a normalisation that runs twice
-        d = self.act(self.norms[3](self.d(c)))          # folded: normalisation and activation in place
+        b = self.norm0(a) + a               # read twice
+        b = self.norm1(functional.relu(self.b(b)))   # read by a function first
+        c = self.norm2(self.norm2(self.c(b)))     # a normalisation that runs twice
+        d = self.act(self.norm3(self.d(c)))          # folded: normalisation and activation in place
         e = self.e(d)
-        return {"y": self.norms[4](e), "e": e}          # also an output
+        return {"y": self.norm4(e), "e": e}          # also an output
 
 
 @torch.no_grad()
 def test_nothing_is_folded_that_another_reads():
-    network = _pruned(_Odd(), 0.5)
+    network = _Odd()
+    _pruned(network, 0.5)
     x = torch.randn(2, 4, 5, 5)
     seen = watched(network, (x,), {})
-    assert set(seen.next.items()) == {(network.d, network.norms[3]), (network.norms[3], network.act),
-                                      (network.norms[1], network.c), (network.act, network.e)}
+    assert set(seen.next.items()) == {(network.d, network.norm3), (network.norm3, network.act),
+                                      (network.norm1, network.c), (network.act, network.e)}
     fast = sparsify_for_inference(network, x, costs=ALWAYS)
     for name, want in network(x).items():
         assert _close(fast(x)[name], want)
@@ -178,7 +179,8 @@ def test_a_layer_of_two_places_is_packed_in_both():
 
 @pytest.mark.public_door
 def test_bad_input():
-    network, x = nn.Sequential(nn.Conv2d(4, 4, 1)).eval(), torch.randn(1, 4, 2, 2)
+    conv, x = nn.Conv2d(4, 4, 1), torch.randn(1, 4, 2, 2)
+    network = nn.Sequential(conv).eval()
     with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
         sparsify_for_inference("net", x)
     with pytest.raises(ValueError, match="min_sparsity must be from 0 to 1, got 2"):
@@ -190,11 +192,12 @@ def test_bad_input():
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         sparsify_for_inference(network, x).report(repeats=0)
     with torch.no_grad():
-        network[0].weight.zero_()[0] = math.inf
+        conv.weight.zero_()[0] = math.inf
     with pytest.raises(ValueError, match="layer '0': weight holds NaN or infinite"):
         sparsify_for_inference(network, x)
-    half = nn.Sequential(nn.Linear(4, 4)).eval().bfloat16()
+    linear = nn.Linear(4, 4)
+    half = nn.Sequential(linear).eval().bfloat16()
     with torch.no_grad():
-        half[0].weight.zero_()
+        linear.weight.zero_()
     found = sparsify_for_inference(half, torch.ones(2, 4, dtype=torch.bfloat16), costs=ALWAYS)
     assert found.choices[0].why == "its weights are torch.bfloat16"

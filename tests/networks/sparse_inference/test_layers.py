@@ -22,6 +22,8 @@ def _conv(inputs: int, outputs: int, density: float, seed: int, *, bias: bool) -
 def _norm(channels: int, seed: int) -> nn.BatchNorm2d:
     generator = torch.Generator().manual_seed(seed)
     norm = nn.BatchNorm2d(channels).eval()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     with torch.no_grad():
         norm.weight.copy_(torch.randn(channels, generator=generator))
         norm.bias.copy_(torch.randn(channels, generator=generator))
