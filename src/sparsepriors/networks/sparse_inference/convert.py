@@ -194,6 +194,6 @@ def _naming(layer: str) -> Iterator[None]:
 def _replaced(network: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):   # named_children leaves out second places
-            if child in replacements:
+            if child is not None and child in replacements:
                 setattr(parent, name, replacements[child])
     return replacements.get(network, network)
