@@ -8,7 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsepriors.priors import NM, Balanced, Block, Channel, Pattern, Prior, Unstructured, pack_mask, unpack_mask
+from sparsepriors.priors import (
+    NM,
+    AtLeastNM,
+    Balanced,
+    Block,
+    Channel,
+    Pattern,
+    Prior,
+    Unstructured,
+    pack_mask,
+    unpack_mask,
+)
 
 
 def scores(*shape, seed=0):
@@ -111,6 +122,33 @@ def test_projection_is_the_nearest_point(pattern):
     assert rivals >= 2
 
 
+@given(st.integers(1, 4), st.integers(1, 6), st.sampled_from([(1, 2), (2, 4), (1, 4), (3, 5), (4, 8)]), st.floats(0, 1),
+       st.sampled_from(["rows", "flat"]), st.integers(0, 999))
+def test_at_least_nm_is_the_best_support_with_n_in_every_group_and_the_count_of_the_density(out, groups, nm, share,
+                                                                                          layout, seed):
+    n, m = nm
+    s = scores(out, groups * m, seed=seed)
+    least = NM(n, m, layout=layout)
+    density = n / m + (1 - n / m) * share
+    pattern = least.towards(density)
+    assert pattern == AtLeastNM(n, m, density, layout=layout)
+    mask = pattern.mask(s)
+    assert int(mask.sum()) == max(out * groups * n, round(s.numel() * density))
+    assert (mask.reshape(-1, m).sum(1) >= n).all()
+    assert (least.mask(s) <= mask).all()
+    # Nothing left out is worth more than what is kept beyond the n best of its group.
+    beyond = mask & ~least.mask(s)
+    if beyond.any() and not mask.all():
+        assert s[beyond].min() >= s[~mask].max()
+    assert torch.equal(least.towards(n / m).mask(s), least.mask(s))
+    assert least.towards(1.0).mask(s).all()
+    assert torch.equal(AtLeastNM(n, m, density, layout=layout, dims=2).mask(s.expand(3, *s.shape))[1], mask)
+
+
+def test_a_tail_that_stays_dense_may_ask_for_more_than_the_density():
+    assert AtLeastNM(1, 4, 0.3, pad="tail").mask(scores(3, 10)).sum(1).tolist() == [4, 4, 4]
+
+
 def test_block_channel_balanced_counts():
     s = scores(8, 12, seed=5)
     blocks = Block(0.25, (4, 3)).mask(s).unflatten(0, (2, 4)).unflatten(2, (4, 3)).sum(dim=(1, 3))
@@ -159,6 +197,9 @@ def test_at_changes_the_density_and_nothing_else():
     (lambda: NM(2, 4, layout="flat").mask(torch.ones(3, 6)), ValueError, "rows of 18 entries cannot be cut into"),
     (lambda: NM(2, 4, layout="ring"), ValueError, "layout must be one of"),
     (lambda: NM(2, 4).at(0.3), TypeError, "fixes its own density"),
+    (lambda: NM(2, 4).towards(0.3), ValueError, r"density must be in \[0.5, 1\], for 2 of every 4"),
+    (lambda: AtLeastNM(2, 4, 1.1), ValueError, r"density must be in \[0.5, 1\]"),
+    (lambda: AtLeastNM(2, 4).mask(torch.ones(3, 6)), ValueError, "rows of 6 entries cannot be cut into groups of m"),
     (lambda: NM(2, 4, dim=3).mask(torch.ones(4, 4)), ValueError, "dim = 3 is not an axis"),
     (lambda: Block(0.5, (3, 3)).mask(torch.ones(4, 4)), ValueError, r"multiples of the block \(3, 3\)"),
     (lambda: Block(0.5, pool="mean"), ValueError, "pool must be one of"),

@@ -56,7 +56,7 @@ def plan_for(name: str, sparsity: float, steps: int) -> SparsePlan | None:
         n = round(_GROUP * (1 - sparsity))
         if not 0 < n < _GROUP:
             raise ValueError(f"{name} has no {n}:{_GROUP} pattern for a sparsity of {sparsity:g}")
-        plan = preset(name, n=n, m=_GROUP, skip_unfit=True)
+        plan = preset(name, n=n, m=_GROUP, skip_unfit=True, **({"every": _every(steps)} if name == "gmp-nm" else {}))
     else:
         plan = preset(name, density=1 - sparsity, **({"every": _every(steps)} if "every" in known else {}))
     plan.check(max(1, steps // plan.schedule.restarts) * plan.schedule.restarts)

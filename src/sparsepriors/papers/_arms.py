@@ -18,7 +18,7 @@ from sparsepriors.networks.sparse import Selector, SparsePlan, Sparsifier, selec
 from sparsepriors.networks.sparse.probes import GradientNoise, SADTracker
 from sparsepriors.networks.train_loop import Hook, TrainLoop
 from sparsepriors.papers._images import Drawn, ImageSizes
-from sparsepriors.priors.patterns import NM
+from sparsepriors.priors.patterns import NM, kept
 from sparsepriors.runs import Run, Scale
 
 
@@ -125,9 +125,8 @@ class _Path(Hook):
 
     def after_step(self, loop: TrainLoop) -> None:
         self._density = self._asked(loop.step, self._density)
-        masks = self.sparsifier.masks.values()
-        kept, entries = sum(int(m.sum()) for m in masks), sum(m.numel() for m in masks)
-        self.followed &= kept == round(self._density * entries)
+        for mask in self.sparsifier.masks.values():
+            self.followed &= int(mask.sum()) == kept(mask.numel(), self._density)
 
     def _asked(self, step: int, before: float) -> float:
         plan = self.sparsifier.plan

@@ -4,7 +4,17 @@ from sparsepriors.priors.base import Prior
 from sparsepriors.priors.combinators import Groups, Magnitude, PlugAndPlay, PlusQuadratic, Scaled, Translated
 from sparsepriors.priors.denoisers import Denoiser, UNet
 from sparsepriors.priors.nonconvex import CEL0, L0, MCP, SCAD, LogSum, Lq
-from sparsepriors.priors.patterns import NM, Balanced, Block, Channel, Pattern, Unstructured, pack_mask, unpack_mask
+from sparsepriors.priors.patterns import (
+    NM,
+    AtLeastNM,
+    Balanced,
+    Block,
+    Channel,
+    Pattern,
+    Unstructured,
+    pack_mask,
+    unpack_mask,
+)
 from sparsepriors.priors.penalties import L1, ElasticNet, GroupL2, Huber, SquaredL2, Zero
 from sparsepriors.priors.sets import Box, Cardinality, L1Ball, L2Ball, LinfBall, NonNegative, Rank, Simplex
 from sparsepriors.priors.spectral import SLOPE, NuclearNorm
@@ -29,6 +39,7 @@ __all__ = [
     "SCAD",
     "SLOPE",
     "TV",
+    "AtLeastNM",
     "AttentionSinkWindow",
     "Balanced",
     "Block",

@@ -156,6 +156,10 @@ class NM(Pattern):
         """Refused: n and m fix the density."""
         raise TypeError(f"NM({self.n}, {self.m}) fixes its own density, {self.density:g}")
 
+    def towards(self, density: float) -> AtLeastNM:
+        """The pattern of this density on the way from no pattern to this one."""
+        return AtLeastNM(self.n, self.m, density, self.dim, self.pad, self.layout, dims=self.dims)
+
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
         axis = self._axis(x)
@@ -187,6 +191,48 @@ class NM(Pattern):
         mask = torch.ones(rows.shape, dtype=torch.bool, device=scores.device)
         mask[..., :whole] = kernels.nm_mask(rows[..., :whole], self.n, self.m)
         return mask.reshape(fibres.shape).movedim(-1, axis)
+
+
+@dataclass(frozen=True)
+class AtLeastNM(Pattern):
+    """At least n of every m consecutive entries, and so many more, wherever they are, that a density is met.
+
+    What lies between no pattern (density 1) and N:M (density n / m): gradual pruning towards N:M goes through these.
+
+    Parameters
+    ----------
+    n, m, dim, pad, layout
+        Of `NM`.
+    density
+        Share of entries kept, from n / m to 1; never fewer than the groups ask for.
+    """
+
+    n: int = 2
+    m: int = 4
+    density: float = 0.75
+    dim: int | None = None
+    pad: str = "strict"
+    layout: str = "rows"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = self._groups().density
+        if not least <= self.density <= 1:
+            raise ValueError(f"density must be in [{least:g}, 1], for {self.n} of every {self.m} entries at least, "
+                             f"got {self.density}")
+
+    def _groups(self) -> NM:
+        return NM(self.n, self.m, self.dim, self.pad, self.layout, dims=self.dims)
+
+    def _fits(self, x: Tensor) -> None:
+        super()._fits(x)
+        self._groups()._fits(x)
+
+    def _mask(self, scores: Tensor) -> Tensor:
+        first = self._groups()._mask(scores)
+        rows = _shapes.flatten(torch.where(first, torch.inf, scores), self.dims)
+        least = int(_shapes.flatten(first, self.dims).sum(-1).flatten()[:1].sum())   # the same in every unknown
+        return kernels.topk_mask(rows, max(least, kept(rows.shape[-1], self.density))).reshape(scores.shape)
 
 
 @dataclass(frozen=True)

@@ -311,3 +311,32 @@ def test_the_one_shot_mask_is_that_of_torch():
     assert ours.keys() == theirs.keys()
     for name, mask in ours.items():
         assert torch.equal(mask, theirs[name])
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 8)])
+@pytest.mark.parametrize("every", [1, 3])
+def test_gradual_pruning_towards_nm_follows_its_curve_and_keeps_n_of_every_group(n, m, every):
+    model, steps, start, end = net(2), 24, 0.125, 0.75
+    batches = [(draw(16, 8, seed=t), draw(16, 3, seed=100 + t)) for t in range(steps)]
+    optimizer = torch.optim.SGD(model.parameters(), 0.3, momentum=0.9)
+    plan = preset("gmp-nm", n=n, m=m, every=every, start=start, end=end, skip_unfit=True)
+    sparsifier = Sparsifier(model, plan, optimizer, total_steps=steps)
+    assert sparsifier.density == 1
+    old, left = {k: v.clone() for k, v in sparsifier.masks.items()}, 1.0
+    for step, (x, y) in enumerate(batches, start=1):
+        optimizer.zero_grad()
+        (model(x) - y).square().mean().backward()
+        optimizer.step()
+        if step == 18:
+            left = n / m
+        elif 3 <= step < 18 and step % every == 0:
+            left = n / m + (1 - n / m) * (1 - (step - 3) / 15) ** 3
+        for name, mask in sparsifier.masks.items():
+            assert int(mask.sum()) == max(mask.numel() * n // m, round(mask.numel() * left)), step
+            assert (mask.reshape(-1, m).sum(1) >= n).all()
+            assert (mask <= old[name]).all()
+            assert not sparsifier._parameters[name].detach()[~mask].any()
+            old[name] = mask.clone()
+    report = sparsifier.finalize()
+    assert report.density == n / m
+    assert NM(n, m).value(dict(model.named_parameters())["0.weight"].detach()) == 0

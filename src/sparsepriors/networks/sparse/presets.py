@@ -164,6 +164,14 @@ def gmp(density: float = 0.1, *, every: int = 100, start: float = 0.1, end: floa
                       where=where or Selector())
 
 
+@_named("gmp-nm")
+def gmp_nm(n: int = 2, m: int = 4, *, every: int = 100, start: float = 0.1, end: float = 0.75,
+           where: Selector | None = None, skip_unfit: bool = False) -> SparsePlan:
+    """Prune gradually by magnitude, the n best of every m last: towards N:M on the schedule of arXiv:1710.01878."""
+    return SparsePlan(NM(n, m), schedule=Polynomial(every, start, end), where=where or Selector(),
+                      skip_unfit=skip_unfit)
+
+
 @_named("one-shot")
 def one_shot(density: float = 0.1, *, at: float = 0.5, pattern: Pattern | None = None,
              distribution: Distribution | None = None, where: Selector | None = None) -> SparsePlan:

@@ -144,6 +144,7 @@ class Polynomial(Schedule):
     """Gradual pruning: sparsity s_t = s (1 - (1 - t)^power) from dense, t from 0 to 1 between ``start`` and ``end``.
 
     Source: Zhu and Gupta (2017), To prune, or not to prune, arXiv:1710.01878, equation 1 with initial sparsity 0.
+    Towards an N:M pattern masks keep the n best of every group, and the best of all others (`AtLeastNM`).
 
     Parameters
     ----------
@@ -174,12 +175,8 @@ class Polynomial(Schedule):
         if step < first or step % self.every:
             return None
         density = getattr(pattern, "density", 1.0)
-        sparsity = (1 - density) * (1 - (1 - (step - first) / (last - first)) ** self.power)
-        return Event(prune=pattern.at(1 - sparsity))
-
-    def check(self, total: int, pattern: Pattern) -> None:
-        if isinstance(pattern, NM):
-            raise ValueError(f"{pattern} fixes its own density, which cannot fall gradually; use StructureDecay")
+        left = density + (1 - density) * (1 - (step - first) / (last - first)) ** self.power
+        return Event(prune=pattern.towards(left) if isinstance(pattern, NM) else pattern.at(left))
 
 
 @dataclass(frozen=True)
