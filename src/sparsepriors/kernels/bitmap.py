@@ -139,7 +139,7 @@ class BitmapTensor(Packed):
     def tiles(self) -> int:
         """Tiles of one block."""
         channels = self.shape[3]
-        return channels if self.orientation == "key" else -(-channels // TILE) * TILE
+        return channels if self.orientation == "key" else whole_tiles(channels)
 
     @property
     def nnz(self) -> int:
@@ -300,6 +300,11 @@ def _write_after(values: Tensor, ends: Tensor, new: Tensor, lengths: Tensor) -> 
         return
     for row, (start, n) in enumerate(zip(at, count, strict=True)):
         values[row, start:start + n] = new[row, :n]
+
+
+def whole_tiles(channels: int) -> int:
+    """The channels filled up to a multiple of 64."""
+    return -(-channels // TILE) * TILE
 
 
 def bit_counts(words: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:

@@ -7,9 +7,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.kernels import bitmap, reference
-from sparsepriors.kernels.bitmap import TILE, BitmapTensor
+from sparsepriors.kernels import bitmap, dispatch, reference
+from sparsepriors.kernels.bitmap import SLACK, TILE, BitmapTensor
 from sparsepriors.kernels.dispatch import code_path
+
+_ALL = 2**63 - 1  # channels to keep: more than there can be
 
 
 def pack_bitmap(x: Float[Tensor, "batch heads tokens channels"], orientation: str, keep: int | None = None,
@@ -47,12 +49,33 @@ def pack_bitmap(x: Float[Tensor, "batch heads tokens channels"], orientation: st
     bitmap.check_pad(pad)
     if keep is not None:
         _checks.count("keep", keep, high=x.shape[3])
-    code_path(instruction_set)
+    path = code_path(instruction_set)
     x = x.detach()
-    if keep is not None and bool(torch.isnan(x).any()):
-        raise FloatingPointError("x holds NaN entries, which have no rank")
-    parts = reference.pack_bitmap(x, orientation, keep, pad)
+    if _compiled(x):
+        parts = _pack(x, orientation, keep, pad, path)
+    else:
+        if keep is not None:
+            _no_nan(bool(torch.isnan(x).any()))
+        parts = reference.pack_bitmap(x, orientation, keep, pad)
     return BitmapTensor.trusted(*parts, shape=tuple(x.shape), orientation=orientation, pad=pad)
+
+
+def _pack(x: Tensor, orientation: str, keep: int | None, pad: int, path: str) -> tuple[Tensor, Tensor, Tensor]:
+    batch, heads, tokens, channels = x.shape
+    rows, blocks, by_channel = batch * heads, tokens // TILE, orientation == "key"
+    dense, threads = x.reshape(rows, tokens, channels).contiguous(), torch.get_num_threads()
+    words = torch.empty((rows, blocks, channels if by_channel else bitmap.whole_tiles(channels)), dtype=torch.int64)
+    counts = torch.empty((rows, blocks), dtype=torch.int32)
+    native = dispatch.NATIVE
+    _no_nan(native.bitmap_mark(dense, _ALL if keep is None else keep, pad, by_channel, words, counts, threads, path))
+    ends = counts.cumsum(dim=1)
+    used = int(ends[:, -1].max()) if ends.numel() else 0
+    bitmap.check_offset(used)
+    offsets = torch.zeros((rows, blocks + 1), dtype=torch.int32)
+    offsets[:, 1:] = ends
+    values = x.new_zeros((rows, used + SLACK))
+    native.bitmap_fill(dense, pad, by_channel, words, offsets, values, threads, path)
+    return words, offsets, values
 
 
 def bitmap_scores(q: Float[Tensor, "batch query_heads channels"], keys: BitmapTensor, *,
@@ -77,8 +100,12 @@ def bitmap_scores(q: Float[Tensor, "batch query_heads channels"], keys: BitmapTe
     """
     _packed("keys", keys, "key")
     _heads("q", q, keys, keys.shape[3], "channels")
-    code_path(instruction_set)
-    return reference.bitmap_scores(q, keys)
+    path = code_path(instruction_set)
+    if not _compiled(q, keys):
+        return reference.bitmap_scores(q, keys)
+    out = torch.empty((*q.shape[:2], keys.shape[2]), dtype=torch.float32)
+    dispatch.NATIVE.bitmap_scores(_floats(q), *_parts(keys), out, torch.get_num_threads(), path)
+    return out
 
 
 def bitmap_mix(weights: Float[Tensor, "batch query_heads tokens"], values: BitmapTensor, *,
@@ -101,8 +128,12 @@ def bitmap_mix(weights: Float[Tensor, "batch query_heads tokens"], values: Bitma
     """
     _packed("values", values, "value")
     _heads("weights", weights, values, values.shape[2], "tokens")
-    code_path(instruction_set)
-    return reference.bitmap_mix(weights, values)
+    path = code_path(instruction_set)
+    if not _compiled(weights, values):
+        return reference.bitmap_mix(weights, values)
+    out = torch.empty((*weights.shape[:2], values.shape[3]), dtype=torch.float32)
+    dispatch.NATIVE.bitmap_mix(_floats(weights), *_parts(values), out, torch.get_num_threads(), path)
+    return out
 
 
 def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: BitmapTensor, values: BitmapTensor,
@@ -161,8 +192,37 @@ def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: Bitma
                              f"{tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__}")
         if mask.dtype != torch.bool and not mask.is_floating_point():
             raise TypeError(f"mask must be boolean or floating point, got {mask.dtype}")
-    code_path(instruction_set)
-    return reference.bitmap_attention(q, keys, values, recent_keys, recent_values, scale, mask)
+    path = code_path(instruction_set)
+    if not _compiled(q, keys, values, recent_keys, recent_values):
+        return reference.bitmap_attention(q, keys, values, recent_keys, recent_values, scale, mask)
+    if mask is None:
+        added = torch.empty((0, 0, 0))
+    elif mask.dtype == torch.bool:
+        added = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+    else:
+        added = _floats(mask)
+    recent_parts = (t.detach().flatten(0, 1).contiguous() for t in (recent_keys, recent_values))
+    out = torch.empty((*q.shape[:2], values.shape[3]), dtype=torch.float32)
+    dispatch.NATIVE.bitmap_attention(_floats(q) * scale, *_parts(keys), *_parts(values), *recent_parts, added, out,
+                                     torch.get_num_threads(), path)
+    return out.to(q.dtype)
+
+
+def _compiled(*tensors: Tensor | BitmapTensor) -> bool:
+    return dispatch.NATIVE is not None and all(t.device.type == "cpu" for t in tensors)
+
+
+def _floats(x: Tensor) -> Tensor:
+    return x.detach().float().contiguous()
+
+
+def _parts(packed: BitmapTensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    return packed.bitmap, packed.offsets, packed.values, packed.pad
+
+
+def _no_nan(found: bool) -> None:
+    if found:
+        raise FloatingPointError("x holds NaN entries, which have no rank")
 
 
 def _packed(name: str, packed: object, orientation: str) -> None:

@@ -1,11 +1,21 @@
 // Compiled once per instruction set: SPARSEPRIORS_ISA names it, SPARSEPRIORS_VECTOR_BYTES is its vector width.
+#include "bitmap.hpp"
+#include "bitmap_pack.hpp"
 #include "born.hpp"
 #include "kernels.hpp"
 #include "masks.hpp"
+#include "softmax.hpp"
 #include "spmm.hpp"
 #include "variation.hpp"
 
 namespace sparsepriors {
+namespace {
+
+template <class V>
+constexpr BitmapKernels<V> kBitmap = {bitmap_scores<V>, bitmap_mix<V>, dense_scores<V>, dense_mix<V>, bitmap_mark<V>,
+                                      bitmap_fill<V>};
+
+}  // namespace
 
 extern const InstructionSet SPARSEPRIORS_ISA;
 const InstructionSet SPARSEPRIORS_ISA = {
@@ -16,6 +26,10 @@ const InstructionSet SPARSEPRIORS_ISA = {
     variation<float>,
     variation<double>,
     {kWidth, spmm_limit, spmm, spmm_panel},
+    kBitmap<float>,
+    kBitmap<Float16>,
+    kBitmap<BFloat16>,
+    {exponentials},
 };
 
 }  // namespace sparsepriors

@@ -106,6 +106,59 @@ struct SpmmKernels {
     void (*panel)(const float* x, size_t channels, size_t stride, size_t vectors, size_t last, float* panel);
 };
 
+struct Float16 {
+    uint16_t bits;
+};
+struct BFloat16 {
+    uint16_t bits;
+};
+
+// The packed tokens of one head (see kernels/bitmap.py): words [blocks][tiles], block b of the values from
+// values + offsets[b]. At least 64 values may be read after the last.
+template <class V>
+struct BitmapHead {
+    const uint64_t* words;
+    const int32_t* offsets;
+    const V* values;
+    size_t tiles;  // of a block: channels of keys, channels in whole words of values
+    size_t pad;
+};
+
+// Dense tokens of one head: [tokens][channels].
+template <class V>
+struct DenseHead {
+    const V* values;
+    size_t tokens, channels;
+};
+
+// What `heads` queries that share a head read of it: products, and sums weighted by them. Rows of queries, products and
+// weights are `stride` apart.
+template <class V>
+struct BitmapKernels {
+    // out[h][t] = sum over channels of q[h] and key t, for the tokens of blocks [first, last); out begins with `first`.
+    void (*scores)(const BitmapHead<V>&, size_t first, size_t last, size_t heads, const float* q, size_t q_stride,
+                   float* out, size_t out_stride);
+    // Adds to out [heads][tiles of a block] the values of blocks [first, last) times weights, which begin with `first`.
+    void (*mix)(const BitmapHead<V>&, size_t first, size_t last, size_t heads, const float* weights, size_t stride,
+                float* out);
+    void (*dense_scores)(const DenseHead<V>&, size_t heads, const float* q, size_t q_stride, float* out,
+                         size_t out_stride);
+    void (*dense_mix)(const DenseHead<V>&, size_t heads, const float* weights, size_t stride, float* out,
+                      size_t out_stride);
+    // Words of a block x [64][channels] and how many values they mark, with padding. The `keep` largest channels of
+    // every token stay, all nonzeros if keep > channels; true if magnitudes had to be ranked and one is NaN.
+    // scratch: two words for each channel, in whole words of channels.
+    bool (*mark)(const V* x, size_t channels, size_t keep, size_t pad, bool by_channel, uint64_t* words, int32_t* count,
+                 uint64_t* scratch);
+    // Writes the values that the words of a block mark, and zeros between tiles.
+    void (*fill)(const V* x, size_t channels, size_t pad, bool by_channel, const uint64_t* words, V* values);
+};
+
+struct SoftmaxKernels {
+    // scores becomes exp(scores + mask - the largest); the largest (-inf if there is none) and the sum are returned.
+    void (*exponentials)(float* scores, const float* mask, size_t count, float* largest, float* sum);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -114,6 +167,10 @@ struct InstructionSet {
     VariationKernels<float> (*variation32)(int axes, int parts, bool isotropic);
     VariationKernels<double> (*variation64)(int axes, int parts, bool isotropic);
     SpmmKernels spmm;
+    BitmapKernels<float> bitmap32;
+    BitmapKernels<Float16> bitmap16;
+    BitmapKernels<BFloat16> bitmap_brain;
+    SoftmaxKernels softmax;
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;

@@ -14,7 +14,8 @@ bool runs(const std::string& name) {
     __builtin_cpu_init();
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                                 __builtin_cpu_supports("f16c");
     if (name == "avx512") return avx512;
     if (name == "avx512_vbmi2")
         return avx512 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
@@ -47,6 +48,7 @@ NB_MODULE(_native, m) {
     using namespace sparsepriors;
     m.doc() = "Compiled CPU kernels; the PyTorch references are in sparsepriors.kernels.reference.";
     m.def("instruction_sets", &instruction_sets, "Code paths that this processor runs, the fastest first.");
+    bind_bitmap(m);
     bind_born(m);
     bind_masks(m);
     bind_spmm(m);
