@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -51,8 +53,9 @@ def pack_bitmap(x: Float[Tensor, "batch heads tokens channels"], orientation: st
         _checks.count("keep", keep, high=x.shape[3])
     path = code_path(instruction_set)
     x = x.detach()
-    if _compiled(x):
-        parts = _pack(x, orientation, keep, pad, path)
+    native = _native_for(x)
+    if native is not None:
+        parts = _pack(native, x, orientation, keep, pad, path)
     else:
         if keep is not None:
             _no_nan(bool(torch.isnan(x).any()))
@@ -60,13 +63,13 @@ def pack_bitmap(x: Float[Tensor, "batch heads tokens channels"], orientation: st
     return BitmapTensor.trusted(*parts, shape=tuple(x.shape), orientation=orientation, pad=pad)
 
 
-def _pack(x: Tensor, orientation: str, keep: int | None, pad: int, path: str) -> tuple[Tensor, Tensor, Tensor]:
+def _pack(native: ModuleType, x: Tensor, orientation: str, keep: int | None, pad: int,
+          path: str) -> tuple[Tensor, Tensor, Tensor]:
     batch, heads, tokens, channels = x.shape
     rows, blocks, by_channel = batch * heads, tokens // TILE, orientation == "key"
     dense, threads = x.reshape(rows, tokens, channels).contiguous(), torch.get_num_threads()
     words = torch.empty((rows, blocks, channels if by_channel else bitmap.whole_tiles(channels)), dtype=torch.int64)
     counts = torch.empty((rows, blocks), dtype=torch.int32)
-    native = dispatch.NATIVE
     _no_nan(native.bitmap_mark(dense, _ALL if keep is None else keep, pad, by_channel, words, counts, threads, path))
     ends = counts.cumsum(dim=1)
     used = int(ends[:, -1].max()) if ends.numel() else 0
@@ -101,10 +104,11 @@ def bitmap_scores(q: Float[Tensor, "batch query_heads channels"], keys: BitmapTe
     _packed("keys", keys, "key")
     _heads("q", q, keys, keys.shape[3], "channels")
     path = code_path(instruction_set)
-    if not _compiled(q, keys):
+    native = _native_for(q, keys)
+    if native is None:
         return reference.bitmap_scores(q, keys)
     out = torch.empty((*q.shape[:2], keys.shape[2]), dtype=torch.float32)
-    dispatch.NATIVE.bitmap_scores(_floats(q), *_parts(keys), out, torch.get_num_threads(), path)
+    native.bitmap_scores(_floats(q), *_parts(keys), out, torch.get_num_threads(), path)
     return out
 
 
@@ -129,10 +133,11 @@ def bitmap_mix(weights: Float[Tensor, "batch query_heads tokens"], values: Bitma
     _packed("values", values, "value")
     _heads("weights", weights, values, values.shape[2], "tokens")
     path = code_path(instruction_set)
-    if not _compiled(weights, values):
+    native = _native_for(weights, values)
+    if native is None:
         return reference.bitmap_mix(weights, values)
     out = torch.empty((*weights.shape[:2], values.shape[3]), dtype=torch.float32)
-    dispatch.NATIVE.bitmap_mix(_floats(weights), *_parts(values), out, torch.get_num_threads(), path)
+    native.bitmap_mix(_floats(weights), *_parts(values), out, torch.get_num_threads(), path)
     return out
 
 
@@ -193,7 +198,8 @@ def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: Bitma
         if mask.dtype != torch.bool and not mask.is_floating_point():
             raise TypeError(f"mask must be boolean or floating point, got {mask.dtype}")
     path = code_path(instruction_set)
-    if not _compiled(q, keys, values, recent_keys, recent_values):
+    native = _native_for(q, keys, values, recent_keys, recent_values)
+    if native is None:
         return reference.bitmap_attention(q, keys, values, recent_keys, recent_values, scale, mask)
     if mask is None:
         added = torch.empty((0, 0, 0))
@@ -203,13 +209,13 @@ def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: Bitma
         added = _floats(mask)
     recent_parts = (t.detach().flatten(0, 1).contiguous() for t in (recent_keys, recent_values))
     out = torch.empty((*q.shape[:2], values.shape[3]), dtype=torch.float32)
-    dispatch.NATIVE.bitmap_attention(_floats(q) * scale, *_parts(keys), *_parts(values), *recent_parts, added, out,
-                                     torch.get_num_threads(), path)
+    native.bitmap_attention(_floats(q) * scale, *_parts(keys), *_parts(values), *recent_parts, added, out,
+                            torch.get_num_threads(), path)
     return out.to(q.dtype)
 
 
-def _compiled(*tensors: Tensor | BitmapTensor) -> bool:
-    return dispatch.NATIVE is not None and all(t.device.type == "cpu" for t in tensors)
+def _native_for(*tensors: Tensor | BitmapTensor) -> ModuleType | None:
+    return dispatch.NATIVE if all(t.device.type == "cpu" for t in tensors) else None
 
 
 def _floats(x: Tensor) -> Tensor:
