@@ -3,6 +3,14 @@
 from sparsepriors.priors.base import Prior
 from sparsepriors.priors.combinators import Groups, Magnitude, PlugAndPlay, PlusQuadratic, Scaled, Translated
 from sparsepriors.priors.denoisers import Denoiser, UNet
+from sparsepriors.priors.kv import (
+    ChannelStructured,
+    KVPattern,
+    PerChannelMagnitude,
+    PerChannelOutputAware,
+    PerTokenMagnitude,
+    PerTokenOutputAware,
+)
 from sparsepriors.priors.nonconvex import CEL0, L0, MCP, SCAD, LogSum, Lq
 from sparsepriors.priors.patterns import (
     NM,
@@ -46,6 +54,7 @@ __all__ = [
     "Box",
     "Cardinality",
     "Channel",
+    "ChannelStructured",
     "Conjugate",
     "Denoiser",
     "ElasticNet",
@@ -54,6 +63,7 @@ __all__ = [
     "HeavyHitter",
     "Huber",
     "InBasis",
+    "KVPattern",
     "L1Ball",
     "L2Ball",
     "LinfBall",
@@ -65,6 +75,10 @@ __all__ = [
     "NuclearNorm",
     "OracleTopK",
     "Pattern",
+    "PerChannelMagnitude",
+    "PerChannelOutputAware",
+    "PerTokenMagnitude",
+    "PerTokenOutputAware",
     "PlugAndPlay",
     "PlusQuadratic",
     "Prior",

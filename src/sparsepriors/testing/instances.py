@@ -117,7 +117,10 @@ def priors() -> list[PriorCase]:
             pr.Unstructured(0.3), pr.Unstructured(0.3, dims=2), pr.Unstructured(0.0, True, dims=2), pr.NM(2, 4),
             pr.NM(1, 4, dims=2), pr.NM(3, 5, pad="tail", dims=2), pr.AtLeastNM(1, 4, 0.6, dims=2),
             pr.NM(2, 4, layout="flat", dims=2), pr.Block(0.4, (2, 4)), pr.Block(0.4, (2, 2), dims=2),
-            pr.Channel(0.5), pr.Channel(0.4, dim=1, dims=2), pr.Balanced(0.3), pr.Balanced(0.3, dim=0, dims=2))),
+            pr.Channel(0.5), pr.Channel(0.4, dim=1, dims=2), pr.Balanced(0.3), pr.Balanced(0.3, dim=0, dims=2),
+            pr.PerTokenMagnitude(0.3, dims=2), pr.PerTokenMagnitude(0.5),
+            pr.PerTokenOutputAware(0.3, window=2), pr.PerChannelMagnitude(0.5, group=2, dims=2),
+            pr.PerChannelOutputAware(0.4, group=3), pr.ChannelStructured(0.4, dims=2))),
         PriorCase(unet, (8, 8, 8), (f32,)),
         PriorCase(pr.Magnitude(unet), (8, 8, 8), (f32,)),
     ]
