@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sparsepriors.language import DenseCache, SelectedCache, SparseCache
-from sparsepriors.priors import SparseWindow
+import torch
+
+from sparsepriors.language import DenseCache, MustafarCache, SelectedCache, SparseCache, ThinKCache
+from sparsepriors.priors import (
+    PerChannelMagnitude,
+    PerChannelOutputAware,
+    PerTokenMagnitude,
+    PerTokenOutputAware,
+    SparseWindow,
+)
 
 
 @dataclass(frozen=True)
@@ -20,14 +29,33 @@ class Row:
         From a configuration.
     padded
         Whether what is kept depends on tokens alone and not on how many pads stand before them.
+    dtype
+        Of the model that it is tried in.
     """
 
     make: Callable[[Any], SparseCache]
     padded: bool = True
+    dtype: torch.dtype = torch.float64
 
+
+_token_by_token = partial(MustafarCache, window=8, block=1, simulate=True)
+_in_blocks = partial(MustafarCache, window=8, block=12, simulate=True)
 
 CACHES = {
     "dense": Row(DenseCache),
+    "mustafar": Row(partial(MustafarCache, key_sparsity=0.7, value_sparsity=0.5, window=5), False, torch.float32),
+    "mustafar-padded-tiles": Row(partial(MustafarCache, key_sparsity=0.5, value_sparsity=0.7, window=20, pad=8), False,
+                                 torch.float32),
+    "mustafar-simulated": Row(partial(_token_by_token, key_sparsity=0.7, value_sparsity=0.5)),
+    "mustafar-published-counts": Row(partial(_in_blocks, key_sparsity=0.5, value_sparsity=0.5, official_rounding=True),
+                                     False),
+    "mustafar-queries": Row(partial(_token_by_token, key_rule=PerTokenOutputAware(0.3, window=6), value_sparsity=0.5)),
+    "mustafar-queries-blocks": Row(partial(_in_blocks, key_rule=PerTokenOutputAware(0.3, window=9)), False),
+    "mustafar-channels": Row(partial(_in_blocks, value_rule=PerChannelMagnitude(0.5, group=4)), False),
+    "mustafar-attention": Row(partial(_in_blocks, key_rule=PerTokenMagnitude(0.5),
+                                      value_rule=PerChannelOutputAware(0.5, group=6)), False),
+    "think": Row(partial(ThinKCache, key_sparsity=0.5, window=8, block=1)),
+    "think-both": Row(partial(ThinKCache, key_sparsity=0.5, value_sparsity=0.6, window=8, block=12), False),
     "sparse window": Row(lambda config: SelectedCache(config, SparseWindow(0.3))),
     "sparse window of each head in 8 bits": Row(lambda config: SelectedCache(
         config, SparseWindow(0.3, head_shared=False), kv_bits=8, block=16), padded=False),

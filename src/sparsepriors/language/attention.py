@@ -114,7 +114,7 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
 
 def attend(query: Float[Tensor, "batch heads queries dim"], key: Float[Tensor, "batch kv_heads tokens dim"],
            value: Float[Tensor, "batch kv_heads tokens dim"], scaling: float,
-           mask: Bool[Tensor, "batch #heads queries tokens"] | None = None, *,
+           mask: Bool[Tensor, "#batch #heads queries tokens"] | None = None, *,
            causal: bool = False) -> Float[Tensor, "batch heads queries dim"]:
     """Dense attention ``softmax(scaling q k') v``; groups of query heads share a key and value head.
 
@@ -141,7 +141,7 @@ def attend(query: Float[Tensor, "batch heads queries dim"], key: Float[Tensor, "
 
 
 def attention_weights(query: Float[Tensor, "batch heads queries dim"], key: Float[Tensor, "batch kv_heads tokens dim"],
-                      scaling: float, mask: Bool[Tensor, "batch #heads queries tokens"] | None = None,
+                      scaling: float, mask: Bool[Tensor, "#batch #heads queries tokens"] | None = None,
                       ) -> Float[Tensor, "batch kv_heads groups queries tokens"]:
     """The softmax rows of each query head, in float32, or float64 where the keys are.
 
@@ -167,7 +167,7 @@ def softmax_rows(scores: Tensor, mask: Tensor | None) -> Tensor:
     if mask.shape[1] == 1:
         mask = mask[:, :, None]
     else:
-        mask = mask.reshape(scores.shape[0], *scores.shape[1:3], *mask.shape[-2:])
+        mask = mask.reshape(-1, *scores.shape[1:3], *mask.shape[-2:])
     return scores.masked_fill(~mask, -math.inf).softmax(dim=-1).nan_to_num(0.0)
 
 

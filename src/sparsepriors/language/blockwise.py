@@ -119,6 +119,10 @@ class BlockwiseLayer(SparseLayer):
             ``(batch, kv_heads, tokens)``, if the layer asked for it.
         """
 
+    def _restored(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """What attention sees of tokens that `_squeeze` made and the prefix stored; the same where that is exact."""
+        return key, value
+
     def _begin(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None) -> None:
         """See the prompt, before anything is compressed; for rules that decide once."""
 
@@ -228,6 +232,7 @@ class BlockwiseLayer(SparseLayer):
             small_key, _ = self._squeeze(key, value, queries, torch.ones_like(key[..., 0]))
             received = self._replayed_attention(query, key, small_key, scaling, seen, due, prefill)
             small = self._squeeze(key, value, queries, received)
+        small = self._restored(*small)
         for low in range(0, total, _QUERIES_AT_ONCE):
             part = slice(low, low + _QUERIES_AT_ONCE)
             parts.append(attend(query[:, :, part], *(torch.cat([s, x], dim=2) for s, x in zip(

@@ -65,6 +65,10 @@ class MustafarCache(SparseCache):
             if rule is not None and block % rule.span:
                 raise ValueError(f"block must be a multiple of the {rule.span} tokens that the {name} rule decides "
                                  f"together, got {block}")
+        asked = max(_asks(*rules, "queries"), _asks(*rules, "attention"))
+        if window < asked - 1:
+            raise ValueError(f"window must be at least {asked - 1} for rules that sum {asked} queries from each token "
+                             f"on, got {window}")
         super().__init__(config, lambda i: MustafarLayer(i, *rules, window=window, block=block, simulate=simulate,
                                                          pad=pad))
 
