@@ -164,10 +164,8 @@ def softmax_rows(scores: Tensor, mask: Tensor | None) -> Tensor:
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is None:
         return scores.softmax(dim=-1)
-    if mask.shape[1] == 1:
-        mask = mask[:, :, None]
-    else:
-        mask = mask.reshape(-1, *scores.shape[1:3], *mask.shape[-2:])
+    per_head = mask.shape[1] > 1
+    mask = mask.reshape(-1, *scores.shape[1:3], *mask.shape[-2:]) if per_head else mask[:, :, None]
     return scores.masked_fill(~mask, -math.inf).softmax(dim=-1).nan_to_num(0.0)
 
 

@@ -223,20 +223,18 @@ class BlockwiseLayer(SparseLayer):
             prompt = moduli[:, :, max(prefill - self._queries, 0):prefill].sum(dim=2, keepdim=True)
             queries = torch.cat([prompt.expand(-1, -1, first, -1), own], dim=2)
         due = torch.tensor([0 if i < prefill else self._due(i) for i in range(total)], device=query.device)
-        small = None   # keys and values of all tokens as they look once compressed
-        parts: list[Tensor] = []
-        if not self._attention:
-            small = self._squeeze(key, value, queries, None)
-        else:
+        received = None
+        if self._attention:
             # The attention that tokens receive depends on the compressed keys, and not on the compressed values.
             small_key, _ = self._squeeze(key, value, queries, torch.ones_like(key[..., 0]))
             received = self._replayed_attention(query, key, small_key, scaling, seen, due, prefill)
-            small = self._squeeze(key, value, queries, received)
-        small = self._restored(*small)
+        small_key, small_value = self._restored(*self._squeeze(key, value, queries, received))
+        both_keys, both_values = torch.cat([small_key, key], dim=2), torch.cat([small_value, value], dim=2)
+        parts = []
         for low in range(0, total, _QUERIES_AT_ONCE):
             part = slice(low, low + _QUERIES_AT_ONCE)
-            parts.append(attend(query[:, :, part], *(torch.cat([s, x], dim=2) for s, x in zip(
-                small, (key, value), strict=True)), scaling, _doubled(seen[:, :, part], due[part])))
+            parts.append(attend(query[:, :, part], both_keys, both_values, scaling,
+                                _doubled(seen[:, :, part], due[part])))
         return torch.cat(parts, dim=2)
 
     def _replayed_attention(self, query: Tensor, key: Tensor, small_key: Tensor, scaling: float, seen: Tensor,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sparsepriors import _checks
@@ -56,21 +55,21 @@ class MustafarCache(SparseCache):
     def __init__(self, config: Any, key_sparsity: float = 0.0, value_sparsity: float = 0.0, *, window: int = WINDOW,
                  block: int = BLOCK, key_rule: KVPattern | None = None, value_rule: KVPattern | None = None,
                  official_rounding: bool = False, simulate: bool = False, pad: int = 1) -> None:
-        rules = [_rule(name, sparsity, rule, official_rounding) for name, sparsity, rule in (
-            ("key", key_sparsity, key_rule), ("value", value_sparsity, value_rule))]
+        of_keys = _rule("key", key_sparsity, key_rule, official_rounding)
+        of_values = _rule("value", value_sparsity, value_rule, official_rounding)
         _checks.count("block", block, low=1)
         if not simulate and block % TILE:
             raise ValueError(f"block must be a multiple of {TILE} to be packed, got {block}; simulate=True takes any")
-        for name, rule in zip(("key", "value"), rules, strict=True):
+        for name, rule in (("key", of_keys), ("value", of_values)):
             if rule is not None and block % rule.span:
                 raise ValueError(f"block must be a multiple of the {rule.span} tokens that the {name} rule decides "
                                  f"together, got {block}")
-        asked = max(_asks(*rules, "queries"), _asks(*rules, "attention"))
+        asked = max(_asks(of_keys, of_values, what) for what in ("queries", "attention"))
         if window < asked - 1:
             raise ValueError(f"window must be at least {asked - 1} for rules that sum {asked} queries from each token "
                              f"on, got {window}")
-        super().__init__(config, lambda i: MustafarLayer(i, *rules, window=window, block=block, simulate=simulate,
-                                                         pad=pad))
+        super().__init__(config, lambda i: MustafarLayer(i, of_keys, of_values, window=window, block=block,
+                                                         simulate=simulate, pad=pad))
 
 
 class MustafarLayer(BlockwiseLayer):
