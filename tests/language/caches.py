@@ -9,7 +9,17 @@ from typing import Any
 
 import torch
 
-from sparsepriors.language import DenseCache, MustafarCache, SelectedCache, SparseCache, ThinKCache
+from sparsepriors.language import (
+    DenseCache,
+    H2OCache,
+    MustafarCache,
+    QuantizedCache,
+    SelectedCache,
+    SnapKVCache,
+    SparseCache,
+    StreamingCache,
+    ThinKCache,
+)
 from sparsepriors.priors import (
     PerChannelMagnitude,
     PerChannelOutputAware,
@@ -31,11 +41,14 @@ class Row:
         Whether what is kept depends on tokens alone and not on how many pads stand before them.
     dtype
         Of the model that it is tried in.
+    crops
+        Whether tokens may be taken back that were there before others were given up.
     """
 
     make: Callable[[Any], SparseCache]
     padded: bool = True
     dtype: torch.dtype = torch.float64
+    crops: bool = True
 
 
 _token_by_token = partial(MustafarCache, window=8, block=1, simulate=True)
@@ -56,6 +69,10 @@ CACHES = {
                                       value_rule=PerChannelOutputAware(0.5, group=6)), False),
     "think": Row(partial(ThinKCache, key_sparsity=0.5, window=8, block=1)),
     "think-both": Row(partial(ThinKCache, key_sparsity=0.5, value_sparsity=0.6, window=8, block=12), False),
+    "quantised": Row(partial(QuantizedCache, bits=4, window=8, block=12), False),
+    "streaming": Row(partial(StreamingCache, ratio=0.5), crops=False),
+    "h2o": Row(partial(H2OCache, ratio=0.4), crops=False),
+    "snapkv": Row(partial(SnapKVCache, ratio=0.4, window=9, kernel=3), False, crops=False),
     "sparse window": Row(lambda config: SelectedCache(config, SparseWindow(0.3))),
     "sparse window of each head in 8 bits": Row(lambda config: SelectedCache(
         config, SparseWindow(0.3, head_shared=False), kv_bits=8, block=16), padded=False),

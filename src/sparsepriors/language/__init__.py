@@ -11,10 +11,12 @@ except ImportError as e:
 from sparsepriors.language.attention import sparse_kv
 from sparsepriors.language.cache_base import SparseCache, SparseLayer
 from sparsepriors.language.dense import DenseCache
+from sparsepriors.language.eviction import H2OCache, SnapKVCache, StreamingCache
 from sparsepriors.language.kv_cache import MustafarCache
 from sparsepriors.language.perplexity import Perplexity, perplexity
+from sparsepriors.language.quantized_cache import QuantizedCache
 from sparsepriors.language.selected import SelectedCache
 from sparsepriors.language.think import ThinKCache
 
-__all__ = ["DenseCache", "MustafarCache", "Perplexity", "SelectedCache", "SparseCache", "SparseLayer", "ThinKCache",
-           "perplexity", "sparse_kv"]
+__all__ = ["DenseCache", "H2OCache", "MustafarCache", "Perplexity", "QuantizedCache", "SelectedCache", "SnapKVCache",
+           "SparseCache", "SparseLayer", "StreamingCache", "ThinKCache", "perplexity", "sparse_kv"]
