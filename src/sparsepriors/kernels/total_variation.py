@@ -53,7 +53,7 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float, ma
     if native is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, bound, p))):
         u, p, gaps = reference.tv_prox(x, bound, p, isotropic, tol, max_iter)
     else:
-        planar, dual = _planar(x, 1), _planar(p, 2)
+        planar, dual = _planar(x, 1), _planar(p, 2)  # of the scaled tensors, which are no caller's
         for axis in range(d):  # the last difference of each axis is zero, and so must be what multiplies it
             dual[:, axis].narrow(axis - d, -1, 1).zero_()
         out, gaps = torch.empty_like(planar), torch.empty(x.shape[:1], dtype=torch.float64)
@@ -68,10 +68,10 @@ def _spread(scale: Tensor, t: Tensor) -> Tensor:
 
 
 def _planar(t: Tensor, axis: int) -> Tensor:
-    """A copy with real and imaginary parts apart, along a new axis."""
-    t = t.detach().resolve_conj()
+    """Contiguous, with real and imaginary parts apart along a new axis; may share memory with ``t``."""
+    t = t.detach()
     parts = torch.view_as_real(t).movedim(-1, axis) if t.is_complex() else t.unsqueeze(axis)
-    return parts.clone(memory_format=torch.contiguous_format)
+    return parts.contiguous()
 
 
 def _joined(parts: Tensor, axis: int, like: Tensor) -> Tensor:
