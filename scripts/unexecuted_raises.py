@@ -18,7 +18,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "sparsepriors"
 FLOORS = ("kernels", "priors", "operators", "data", "solvers", "runs")
-TESTS = (*FLOORS, "cli", "gallery", "reliability/test_attacks.py", "networks/test_checkpoints.py", "test_conftest.py")
+TESTS = (*FLOORS, "cli", "gallery", "reliability/test_attacks.py", "networks/test_checkpoints.py", "test_checks.py",
+         "test_conftest.py", "test_described.py", "test_norms.py")
 LEAST = 90.0   # per cent of branches
 
 

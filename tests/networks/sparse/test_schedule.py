@@ -35,7 +35,7 @@ spans = st.tuples(shares, shares).filter(lambda s: s[0] < s[1])
 by_density = st.one_of([made(kind, st.floats(0.01, 1)) for kind in (Unstructured, Balanced, Block, Channel)])
 nm = st.integers(1, 5).flatmap(lambda k: made(NM, st.integers(0, k - 1).map(lambda j: 2**j), st.just(2**k)))
 
-periodic = made(lambda every, span, *rest: Periodic(every, *span, *rest), periods, spans, shares,
+periodic = made(lambda every, span, *rest: Periodic(every, span[0], span[1], *rest), periods, spans, shares,
                 st.sampled_from(["cosine", "linear", "constant"]))
 polynomial = made(lambda every, span, power: Polynomial(every, *span, power), periods, spans, st.floats(0.5, 5))
 alternating = made(lambda warmup, phase, finish: Alternating(warmup, phase, finish * (1 - warmup)), shares,
