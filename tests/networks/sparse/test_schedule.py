@@ -37,7 +37,8 @@ nm = st.integers(1, 5).flatmap(lambda k: made(NM, st.integers(0, k - 1).map(lamb
 
 periodic = made(lambda every, span, *rest: Periodic(every, span[0], span[1], *rest), periods, spans, shares,
                 st.sampled_from(["cosine", "linear", "constant"]))
-polynomial = made(lambda every, span, power: Polynomial(every, *span, power), periods, spans, st.floats(0.5, 5))
+polynomial = made(lambda every, span, power: Polynomial(every, span[0], span[1], power), periods, spans,
+                  st.floats(0.5, 5))
 alternating = made(lambda warmup, phase, finish: Alternating(warmup, phase, finish * (1 - warmup)), shares,
                    st.floats(0.01, 1), shares)
 rounds = made(Rounds, st.integers(2, 8), st.floats(0, 0.9))
