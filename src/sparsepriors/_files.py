@@ -75,19 +75,21 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a safetensors file; a damaged one raises `ValueError` with its name."""
-    try:
-        _check_header(path)
-        return safetensors.torch.load_file(str(path))
-    except safetensors.SafetensorError as e:
-        raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
+    return read_described_tensors(path)[0]
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the strings in a safetensors file's header; a damaged file raises `ValueError` with its name."""
+def read_described_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors of a safetensors file and the strings in its header, both from one opening of it.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged; with its name.
+    """
     try:
         _check_header(path)
         with safetensors.safe_open(str(path), framework="pt") as f:
-            return dict(f.metadata() or {})
+            return {name: f.get_tensor(name) for name in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
     except safetensors.SafetensorError as e:
         raise ValueError(f"{path} is not a readable safetensors file: {e}") from e
 

@@ -152,6 +152,16 @@ def test_written_down_and_built_again(small):
     assert torch.equal(again.prox(z, 0.1), prior.prox(z, 0.1))
 
 
+def test_a_denoiser_is_one_file_that_moves_with_its_record(tmp_path):
+    made = Denoiser.save(tmp_path / "a" / "d.safetensors", network(), {"steps": 3})
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["d.safetensors"]
+    moved = (tmp_path / "a" / "d.safetensors").rename(tmp_path / "b.safetensors")
+    found = Denoiser.load(moved)
+    assert found.record == made.record
+    assert found.record["training"] == {"steps": 3}
+    assert found.record["parameters"] == sum(p.numel() for p in network().parameters())
+
+
 def test_new_weights_at_an_old_path_are_seen(tmp_path):
     path = tmp_path / "d.safetensors"
     x = torch.rand(8, 8)
@@ -199,6 +209,13 @@ def test_bad_input(small):
             UNet(**kwargs)
 
 
+@pytest.mark.parametrize("record", [{"loss": math.nan}, {"net": network()}])
+def test_a_record_without_a_json_form_is_not_written(tmp_path, record):
+    with pytest.raises((TypeError, ValueError), match="JSON"):
+        Denoiser.save(tmp_path / "d.safetensors", network(), record)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_diverged_weights_are_not_written(tmp_path):
     net = network()
     with torch.no_grad():
@@ -208,23 +225,30 @@ def test_diverged_weights_are_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def rewritten(path, change):
+    """Write the file again with a changed description, its checksum as it was."""
+    state, metadata = _files.read_described_tensors(path)
+    _files.write_tensors(path, state, {"denoiser": change(metadata["denoiser"])})
+
+
 @pytest.mark.public_door
 @pytest.mark.parametrize(("damage", "match"), [
-    (lambda w, m: m.unlink(), "record .* is missing"),
-    (lambda w, m: m.write_text("{"), "not a readable JSON"),
-    (lambda w, m: m.write_text("[]"), "must describe an architecture"),
-    (lambda w, m: m.write_text(m.read_text().replace('"levels"', '"lev"')), "must describe an architecture"),
-    (lambda w, m: m.write_text(m.read_text().replace('"base": 3', '"base": 4000')), "does not fit the architecture"),
-    (lambda w, m: m.write_text(m.read_text().replace('"dims": 2', '"dims": 3')), "does not fit the architecture"),
-    (lambda w, m: m.write_text(m.read_text().replace('"levels": 2', '"levels": 99')), "levels must be from 1 to 12"),
-    (lambda w, m: m.write_text(m.read_text().replace('"bias": true', '"bias": 1')), "bias must be True or False"),
-    (lambda w, m: w.write_bytes(w.read_bytes()[:-1] + b"x"), "SHA-256 differs"),
-    (lambda w, m: w.unlink(), "no weights at"),
+    (lambda p: _files.write_tensors(p, _files.read_tensors(p)), "must describe an architecture"),
+    (lambda p: rewritten(p, lambda m: "{"), "not readable JSON"),
+    (lambda p: rewritten(p, lambda m: "[]"), "must describe an architecture"),
+    (lambda p: rewritten(p, lambda m: m.replace('"levels"', '"lev"')), "must describe an architecture"),
+    (lambda p: rewritten(p, lambda m: m.replace('"base": 3', '"base": 4000')), "does not fit the architecture"),
+    (lambda p: rewritten(p, lambda m: m.replace('"dims": 2', '"dims": 3')), "does not fit the architecture"),
+    (lambda p: rewritten(p, lambda m: m.replace('"levels": 2', '"levels": 99')), "levels must be from 1 to 12"),
+    (lambda p: rewritten(p, lambda m: m.replace('"bias": true', '"bias": 1')), "bias must be True or False"),
+    (lambda p: p.write_bytes(p.read_bytes()[:-1] + b"x"), "SHA-256 of its tensors"),
+    (lambda p: p.write_bytes(p.read_bytes()[:-1]), "not a readable safetensors file"),
+    (lambda p: p.unlink(), "no weights at"),
 ])
 def test_damaged_and_foreign_files(tmp_path, damage, match):
     path = tmp_path / "d.safetensors"
     Denoiser.save(path, network(), {})
-    damage(path, path.with_suffix(".json"))
+    damage(path)
     with pytest.raises((ValueError, FileNotFoundError), match=match):
         Denoiser.load(path)
 

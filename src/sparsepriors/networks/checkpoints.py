@@ -41,7 +41,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     ValueError
         If the file is damaged or is no checkpoint.
     """
-    tensors, metadata = _files.read_tensors(path), _files.read_metadata(path)
+    tensors, metadata = _files.read_described_tensors(path)
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this library (format {metadata.get('format')!r}, "
                          f"expected {_FORMAT!r})")

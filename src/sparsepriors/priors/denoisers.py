@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ _UP: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d,
 _NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
+
+_METADATA = "denoiser"
+"""Key of the description in the metadata of a file of weights."""
 
 # Bounds on what a record may ask for, far above what is useful.
 _MOST_CHANNELS, _MOST_LEVELS = 4096, 12
@@ -132,7 +136,7 @@ class Denoiser(Described):
     ----------
     weights
         Name of weights that ship with the package (see `shipped`), or the path of a ``.safetensors`` file written by
-        `save`, with its ``.json`` beside it.
+        `save`.
     scale_invariant
         Divide each unknown by its largest modulus, denoise, and multiply back; ``std`` is then relative to that
         modulus. For data whose scale is unknown.
@@ -147,9 +151,9 @@ class Denoiser(Described):
     Raises
     ------
     FileNotFoundError
-        If the weights or their record do not exist.
+        If the weights do not exist.
     ValueError
-        If a file is damaged, or weights and record do not belong together.
+        If the file is damaged, or describes no network that its tensors fit.
     """
 
     weights: str
@@ -176,16 +180,23 @@ class Denoiser(Described):
 
     @classmethod
     def save(cls, path: str | os.PathLike[str], network: UNet, record: Mapping[str, Any]) -> Self:
-        """Write the weights of a network and the record of its training; return the denoiser they make.
+        """Write the weights of a network and the record of its training to one file; return the denoiser they make.
 
         Parameters
         ----------
         path
-            A name that ends in ``.safetensors``; the record goes beside it, with ``.json`` in its place.
+            A name that ends in ``.safetensors``. The file's metadata hold the architecture, the record and a SHA-256
+            of the tensors, as one JSON string.
         network
             The trained network, of any floating dtype; kept as float32.
         record
             JSON data: what it was trained on, for how long, and how good it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the path has another ending, ``network`` is no `UNet` or holds entries that are not finite, or the
+            record has no JSON form. Nothing is written then.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
@@ -195,10 +206,10 @@ class Denoiser(Described):
         state = {k: v.float() if v.is_floating_point() else v for k, v in network.state_dict().items()}
         for name, value in state.items():
             _checks.inexact(f"network.{name}", value.float())
-        _files.write_tensors(path, state)
-        _files.write_json(path.with_suffix(".json"), {
+        description = {
             "architecture": network.architecture, "parameters": sum(p.numel() for p in network.parameters()),
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "training": dict(record)})
+            "sha256": _sha256(state), "training": dict(record)}
+        _files.write_tensors(path, state, {_METADATA: json.dumps(description, allow_nan=False)})
         return cls(str(path))
 
     @staticmethod
@@ -255,7 +266,7 @@ class Denoiser(Described):
                              f"{tuple(level.shape)}") from e
 
     def _file(self) -> tuple[Path, tuple[int, ...]]:
-        """Where the weights lie, and a stamp that changes when they or their record do."""
+        """Where the weights lie, and a stamp that changes when they do."""
         path = Path(self.weights)
         if path.suffix != ".safetensors":
             path = WEIGHTS / f"{self.weights}.safetensors"
@@ -263,37 +274,36 @@ class Denoiser(Described):
                 _checks.one_of("weights", self.weights, self.shipped())
         if not path.is_file():
             raise FileNotFoundError(f"no weights at {path}")
-        meta = path.with_suffix(".json")
-        if not meta.is_file():
-            raise FileNotFoundError(f"the record {meta.name} that belongs beside {path} is missing")
-        # A rename gives a new inode even where the clock has not moved.
-        return path, tuple(v for s in (path.stat(), meta.stat()) for v in (s.st_ino, s.st_size, s.st_mtime_ns))
+        found = path.stat()
+        return path, (found.st_ino, found.st_size, found.st_mtime_ns)  # a rename gives a new inode at any clock
 
 
 @functools.lru_cache(maxsize=16)
 def _network(path: Path, stamp: tuple[int, ...], dtype: torch.dtype,
              device: torch.device) -> tuple[UNet, dict[str, Any]]:
     """The frozen network of a file, kept so that the many calls of a solver read it once."""
-    meta = path.with_suffix(".json")
-    record = _files.read_json(meta)
+    state, metadata = _files.read_described_tensors(path)
+    try:
+        record = _files.parse_json(metadata.get(_METADATA, "null"))
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"the description in {path} is not readable JSON: {e}") from e
     architecture = record.get("architecture") if isinstance(record, dict) else None
     if not isinstance(architecture, dict) or set(architecture) != set(_ARCHITECTURE):
-        raise ValueError(f"{meta} must describe an architecture with {', '.join(_ARCHITECTURE)}, "
+        raise ValueError(f"{path} must describe an architecture with {', '.join(_ARCHITECTURE)} in its metadata, "
                          f"got {architecture!r:.200}")
-    if record.get("sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
-        raise ValueError(f"{path} is not the file that {meta.name} describes: its SHA-256 differs")
-    state = _files.read_tensors(path)
-    # The record's sizes are data: nothing is allocated before they are known to fit the tensors of the file.
+    # The description's sizes are data: nothing is allocated before they are known to fit the tensors of the file.
     try:
         with torch.device("meta"):
             net = UNet(**architecture)
     except (TypeError, ValueError) as e:
-        raise ValueError(f"{meta} describes no network: {e}") from e
+        raise ValueError(f"{path} describes no network: {e}") from e
     want = {k: (v.dtype, tuple(v.shape)) for k, v in net.state_dict().items()}
     got = {k: (v.dtype, tuple(v.shape)) for k, v in state.items()}
     if want != got:
         wrong = sorted(k for k in want.keys() | got.keys() if want.get(k) != got.get(k))
-        raise ValueError(f"{path} does not fit the architecture in {meta.name}: {', '.join(wrong[:5])}")
+        raise ValueError(f"{path} does not fit the architecture it describes: {', '.join(wrong[:5])}")
+    if record.get("sha256") != _sha256(state):
+        raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one it states")
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{path}: {name} holds NaN or infinite entries")
@@ -302,6 +312,14 @@ def _network(path: Path, stamp: tuple[int, ...], dtype: torch.dtype,
     if net.dims == 3:  # channels last: 3-D convolutions are half as long again on CPUs otherwise
         nn.utils.convert_conv3d_weight_memory_format(net, torch.channels_last_3d)
     return net.eval().requires_grad_(False), record
+
+
+def _sha256(state: Mapping[str, Tensor]) -> str:
+    """Digest of the tensors' bytes, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(state[name].detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _pad_to(x: Tensor, like: Tensor) -> Tensor:

@@ -67,7 +67,8 @@ class SparsifyTrainer(TrainerCallback):
         folder = _folder(args, state)
         save_checkpoint(folder / STATE, self.sparsifier.state_dict())
         for file in folder.glob("model*.safetensors"):
-            _files.write_tensors(file, plain_names(_files.read_tensors(file)), _files.read_metadata(file))
+            tensors, metadata = _files.read_described_tensors(file)
+            _files.write_tensors(file, plain_names(tensors), metadata)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                      **kwargs: Any) -> None:
