@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Inexact
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 class Prior(Described, ABC):
     """Base of every prior: subclasses give ``_value`` and ``_prox``; the public calls validate and dispatch.
 
+    What holds for every instance is said where the class is defined, ``class L1(Prior, convex=True, separable=True)``,
+    and inherited: `convex` and `separable` are False and `accepts_complex` is True unless said otherwise. A class whose
+    answer depends on its parameters overrides the property.
+
     Parameters
     ----------
     dims
@@ -43,20 +47,31 @@ class Prior(Described, ABC):
         if self.dims is not None:
             _checks.count("dims", self.dims, low=0)
 
+    _convex: ClassVar[bool] = False
+    _separable: ClassVar[bool] = False
+    _accepts_complex: ClassVar[bool] = True
+
+    def __init_subclass__(cls, *, convex: bool | None = None, separable: bool | None = None,
+                          accepts_complex: bool | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in (("_convex", convex), ("_separable", separable), ("_accepts_complex", accepts_complex)):
+            if value is not None:
+                setattr(cls, name, value)
+
     @property
     def convex(self) -> bool:
         """Whether R is convex, so that the prox is single-valued and firmly nonexpansive."""
-        return False
+        return self._convex
 
     @property
     def separable(self) -> bool:
         """Whether R is a sum over entries, so that the prox takes a step per entry."""
-        return False
+        return self._separable
 
     @property
     def accepts_complex(self) -> bool:
         """Whether complex tensors are in the domain."""
-        return True
+        return self._accepts_complex
 
     @property
     def lipschitz(self) -> float | None:

@@ -318,7 +318,7 @@ def _sha256(state: Mapping[str, Tensor]) -> str:
     """Digest of the tensors' bytes, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(state):
-        digest.update(state[name].detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+        digest.update(state[name].detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -17,18 +17,8 @@ from sparsepriors.priors.base import Prior
 
 
 @dataclass(frozen=True)
-class Zero(Prior):
+class Zero(Prior, convex=True, separable=True):
     """R(x) = 0: no belief; its prox is the identity."""
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def separable(self) -> bool:
-        """True."""
-        return True
 
     @property
     def lipschitz(self) -> float:
@@ -46,7 +36,7 @@ class Zero(Prior):
 
 
 @dataclass(frozen=True)
-class Weighted(Prior):
+class Weighted(Prior, separable=True):
     """Base of separable penalties sum_i weight_i * phi(|x_i|).
 
     Parameters
@@ -61,27 +51,17 @@ class Weighted(Prior):
         super().__post_init__()
         _checks.nonnegative("weight", self.weight)
 
-    @property
-    def separable(self) -> bool:
-        """True."""
-        return True
-
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
         _shapes.must_broadcast("weight", self.weight, x)
 
 
 @dataclass(frozen=True)
-class L1(Weighted):
+class L1(Weighted, convex=True):
     """R(x) = sum_i weight_i |x_i|; its prox is soft thresholding.
 
     Source: Donoho (1995), De-noising by soft-thresholding; the complex form shrinks the modulus.
     """
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
 
     def _value(self, x: Tensor) -> Tensor:
         return self._sum(_shapes.like(self.weight, x) * x.abs())
@@ -94,13 +74,8 @@ class L1(Weighted):
 
 
 @dataclass(frozen=True)
-class SquaredL2(Weighted):
+class SquaredL2(Weighted, convex=True):
     """R(x) = 1/2 sum_i weight_i |x_i|^2 (ridge, Tikhonov; the data term of Gaussian noise)."""
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
 
     @property
     def lipschitz(self) -> float:
@@ -118,7 +93,7 @@ class SquaredL2(Weighted):
 
 
 @dataclass(frozen=True)
-class ElasticNet(Weighted):
+class ElasticNet(Weighted, convex=True):
     """R(x) = sum_i weight_i |x_i| + ridge_i/2 |x_i|^2.
 
     Parameters
@@ -135,11 +110,6 @@ class ElasticNet(Weighted):
         super().__post_init__()
         _checks.nonnegative("ridge", self.ridge)
 
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
-
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
         _shapes.must_broadcast("ridge", self.ridge, x)
@@ -155,7 +125,7 @@ class ElasticNet(Weighted):
 
 
 @dataclass(frozen=True)
-class Huber(Weighted):
+class Huber(Weighted, convex=True):
     """R(x) = sum_i weight_i h(|x_i|), h(r) = r^2 / (2 delta) up to delta and r - delta/2 beyond.
 
     Parameters
@@ -172,11 +142,6 @@ class Huber(Weighted):
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.positive("delta", self.delta)
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
 
     @property
     def lipschitz(self) -> float:
@@ -199,7 +164,7 @@ class Huber(Weighted):
 
 
 @dataclass(frozen=True)
-class GroupL2(Prior):
+class GroupL2(Prior, convex=True):
     """R(x) = sum_g weight_g ||x_g||_2, groups being the entries along ``axis`` (group lasso).
 
     Parameters
@@ -219,11 +184,6 @@ class GroupL2(Prior):
         super().__post_init__()
         _checks.nonnegative("weight", self.weight)
         _shapes.check_axis(self.axis, self.dims)
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)

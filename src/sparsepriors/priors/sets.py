@@ -43,7 +43,7 @@ class ConstraintSet(Prior):
 
 
 @dataclass(frozen=True)
-class Box(ConstraintSet):
+class Box(ConstraintSet, convex=True, separable=True, accepts_complex=False):
     """low <= x_i <= high.
 
     Parameters
@@ -65,21 +65,6 @@ class Box(ConstraintSet):
         if bool((low == torch.inf).any()) or bool((high == -torch.inf).any()):
             raise ValueError(f"the box must not be empty, got low = {self.low} and high = {self.high}")
 
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def separable(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def accepts_complex(self) -> bool:
-        """False."""
-        return False
-
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
         _shapes.must_broadcast("low", self.low, x)
@@ -90,30 +75,15 @@ class Box(ConstraintSet):
 
 
 @dataclass(frozen=True)
-class NonNegative(ConstraintSet):
+class NonNegative(ConstraintSet, convex=True, separable=True, accepts_complex=False):
     """x_i >= 0."""
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def separable(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def accepts_complex(self) -> bool:
-        """False."""
-        return False
 
     def _project(self, x: Tensor) -> Tensor:
         return torch.clamp(x, min=0)
 
 
 @dataclass(frozen=True)
-class LinfBall(ConstraintSet):
+class LinfBall(ConstraintSet, convex=True, separable=True):
     """|x_i| <= radius.
 
     Parameters
@@ -128,16 +98,6 @@ class LinfBall(ConstraintSet):
         super().__post_init__()
         _checks.positive("radius", self.radius)
 
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def separable(self) -> bool:
-        """True."""
-        return True
-
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
         _shapes.must_broadcast("radius", self.radius, x)
@@ -150,7 +110,7 @@ class LinfBall(ConstraintSet):
 
 
 @dataclass(frozen=True)
-class L2Ball(ConstraintSet):
+class L2Ball(ConstraintSet, convex=True):
     """||x||_2 <= radius; with `Translated`, a ball around data.
 
     Parameters
@@ -166,11 +126,6 @@ class L2Ball(ConstraintSet):
         _checks.positive("radius", self.radius)
         _shapes.must_be_constant("radius", self.radius, self.dims)
 
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
-
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
         _shapes.must_broadcast("radius", self.radius, x)
@@ -185,7 +140,7 @@ class L2Ball(ConstraintSet):
 
 
 @dataclass(frozen=True)
-class Simplex(ConstraintSet):
+class Simplex(ConstraintSet, convex=True, accepts_complex=False):
     """x_i >= 0 and sum_i x_i = radius.
 
     Parameters
@@ -203,16 +158,6 @@ class Simplex(ConstraintSet):
         _checks.positive("radius", self.radius)
         _shapes.must_be_constant("radius", self.radius, self.dims)
 
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def accepts_complex(self) -> bool:
-        """False."""
-        return False
-
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
         _shapes.must_broadcast("radius", self.radius, x)
@@ -226,7 +171,7 @@ class Simplex(ConstraintSet):
 
 
 @dataclass(frozen=True)
-class L1Ball(ConstraintSet):
+class L1Ball(ConstraintSet, convex=True):
     """||x||_1 <= radius.
 
     Parameters
@@ -243,11 +188,6 @@ class L1Ball(ConstraintSet):
         super().__post_init__()
         _checks.positive("radius", self.radius)
         _shapes.must_be_constant("radius", self.radius, self.dims)
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)

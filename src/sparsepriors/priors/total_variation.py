@@ -16,7 +16,7 @@ from sparsepriors.priors.base import Prior
 
 
 @dataclass(frozen=True)
-class TV(Prior):
+class TV(Prior, convex=True):
     """R(x) = weight * sum_i ||(D x)_i||, D the forward differences along the last ``dims`` axes.
 
     The norm is the Euclidean one over the directions (isotropic) or the l1 norm (anisotropic); the last difference of
@@ -64,11 +64,6 @@ class TV(Prior):
         if self.dims not in (1, 2, 3):
             raise ValueError(f"dims of TV must be 1, 2 or 3, the number of spatial axes, got {self.dims}")
         _shapes.must_be_constant("weight", self.weight, self.dims)
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)

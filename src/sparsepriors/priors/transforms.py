@@ -91,7 +91,7 @@ class InBasis(Prior):
 
 
 @dataclass(frozen=True)
-class Conjugate(Prior):
+class Conjugate(Prior, convex=True):
     """The convex conjugate R*(y) = sup_x <x, y> - R(x) of a convex prior, for primal-dual methods.
 
     prox(y, step) = y - step * prior.prox(y / step, 1 / step) (Moreau, 1962). Known through its prox only, so `value`
@@ -116,11 +116,6 @@ class Conjugate(Prior):
             object.__setattr__(self, "dims", self.prior.dims)
         if self.dims != self.prior.dims:
             raise ValueError(f"dims of Conjugate must be that of its prior, {self.prior.dims}, got {self.dims}")
-
-    @property
-    def convex(self) -> bool:
-        """True."""
-        return True
 
     @property
     def separable(self) -> bool:
