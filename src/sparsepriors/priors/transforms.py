@@ -80,7 +80,7 @@ class InBasis(Prior):
         w = self.basis._forward(x)
         if isinstance(step, Tensor):
             step = _per_item(step, x, len(self.basis.in_shape), len(self.basis.out_shape))
-        return x + self.basis._adjoint(self.prior._prox(w, self._c * step) - w) / self._c
+        return x + self.basis._adjoint(self.prior._prox(w, self._c * step) - w) * (1 / self._c)
 
     def _grad(self, x: Tensor) -> Tensor:
         return self.basis._adjoint(self.prior._grad(self.basis._forward(x)))

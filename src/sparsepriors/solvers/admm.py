@@ -190,9 +190,9 @@ class _Split:
         z, u = loop.keep(z, self.z), loop.keep(u - z, self.u)
         adjoint_z, adjoint_u = self.K._adjoint(z), self.K._adjoint(u)
         # u_new - u = relax K x + (1 - relax) z - z_new, so K^H K x needs no application of its own.
-        pulled_back = adjoint_u - self.adjoint_u + adjoint_z - (1 - relax) * self.adjoint_z
+        pulled_back = (adjoint_u - self.adjoint_u).add_(adjoint_z).sub_(self.adjoint_z, alpha=1 - relax)
         self.z, self.u, self.adjoint_z, self.adjoint_u = z, u, adjoint_z, adjoint_u
-        return pulled_back.div_(relax)
+        return pulled_back if relax == 1 else pulled_back.mul_(1 / relax)
 
     def rescale(self, factor: float) -> None:
         self.u = self.u * factor

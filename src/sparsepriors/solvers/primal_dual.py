@@ -101,13 +101,14 @@ def primal_dual(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *,
     prox = Proximal(prior, unknown)
     primal_step = torch.full(unknown.batch, tau, dtype=scale.dtype, device=y.device)
     for _ in loop:
-        x_new = loop.keep(prox(x - tau * (gradient + multiplier), primal_step), x)
-        kkt = ((x - x_new) / tau).sub_(gradient).sub_(multiplier)
+        pull = gradient + multiplier
+        x_new = loop.keep(prox(x - tau * pull, primal_step), x)
+        kkt = (x - x_new).mul_(1 / tau).sub_(pull)  # a complex tensor is divided ten times slower than multiplied
         dual = torch.zeros_like(scale)
-        multiplier = torch.zeros_like(x)
-        for d in duals:
+        for i, d in enumerate(duals):
             dual = torch.maximum(dual, d.update(x_new, sigma, loop))
-            multiplier = multiplier + d.K._adjoint(d.u)
+            pulled = d.K._adjoint(d.u)
+            multiplier = multiplier + pulled if i else pulled
         x = x_new
         residual = None
         if is_smooth:
@@ -142,13 +143,13 @@ class _Dual:
     def update(self, x: Tensor, sigma: float, loop: Loop) -> Tensor:
         """One dual step; return the relative residual of its optimality condition, per item."""
         kx = loop.keep(self.K._forward(x), self.kx)
-        ahead = 2 * kx - self.kx
-        w = (self.u / sigma).add_(ahead)
+        ahead = (2 * kx).sub_(self.kx)
+        w = (self.u * (1 / sigma)).add_(ahead)
         step = torch.full(self.items.batch, 1 / sigma, dtype=w.dtype.to_real(), device=w.device)
         inside = self.prox(w.clone() if self.centre is None else w - self.centre, step)
         u = (w - (inside if self.centre is None else inside + self.centre)).mul_(sigma)
         u = loop.keep(u, self.u)
-        gap = ((self.u - u) / sigma).add_(ahead).sub_(kx)
+        gap = (self.u - u).mul_(1 / sigma).add_(ahead).sub_(kx)
         self.u, self.kx = u, kx
         return ratio(self.items.norm(gap), torch.maximum(self.items.norm(kx), self.items.norm(u) / sigma))
 
