@@ -84,7 +84,8 @@ def sparse_kv(model: nn.Module, cache: SparseCache) -> Iterator[SparseCache]:
             module.__dict__[_BOUND] = layer
             layer.bound += 1
         model.set_attn_implementation(NAME)
-        yield cache
+        with cache.joined(model):
+            yield cache
     finally:
         model.set_attn_implementation(implementation)
         for module, layer in before:

@@ -263,6 +263,11 @@ class SparseCache(Cache):
     def __init__(self, config: Any, make: Callable[[int], SparseLayer]) -> None:
         super().__init__(layers=[make(i) for i in range(layer_count(config))])
 
+    @contextmanager
+    def joined(self, model: Any) -> Iterator[None]:
+        """What a kind of cache needs of a model while it is bound to it by `sparse_kv`; nothing by default."""
+        yield
+
     def nbytes(self) -> int:
         """Bytes of everything that the cache keeps from one step to the next."""
         return sum(layer.nbytes() for layer in self.layers)

@@ -99,7 +99,7 @@ class SelectedLayer(SparseLayer):
         rest = selected_attention(query[:, :, prefill:], key, value, scaling, self.selector, self._history,
                                   kv_bits=self.kv_bits, block=self.block)
         for t in range(prefill, query.shape[2]):   # one by one, so that blocks are quantised as in decoding
-            self._store.append(key[:, :, t:t + 1], value[:, :, t:t + 1])
+            self._keep(key[:, :, t:t + 1], value[:, :, t:t + 1])
         return torch.cat([prompt, rest], dim=2)
 
     def _begin(self, key: Tensor, mask: Tensor | None) -> TokenHistory:

@@ -40,6 +40,8 @@ class Traffic:
         Tokens written to slow memory.
     deleted
         Tokens deleted from slow memory.
+    input_bytes
+        Inputs of the layer written to slow memory, from which deleted tokens can be recomputed.
     """
 
     hits: int = 0
@@ -50,15 +52,20 @@ class Traffic:
     offloaded: int = 0
     offloaded_bytes: int = 0
     deleted: int = 0
+    input_bytes: int = 0
 
     def moved_bytes(self) -> int:
         """Bytes that crossed between the tiers, both ways."""
-        return self.loaded_bytes + self.offloaded_bytes + self.recomputed_bytes
+        return self.loaded_bytes + self.offloaded_bytes + self.recomputed_bytes + self.input_bytes
 
     def __iadd__(self, other: Traffic) -> Traffic:
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
+
+    def since(self, before: Traffic) -> Traffic:
+        """What has moved after the counters stood at ``before``."""
+        return Traffic(**{name: getattr(self, name) - getattr(before, name) for name in self.__dataclass_fields__})
 
 
 class TieredKV:
@@ -151,6 +158,7 @@ class TieredKV:
         self._open = (key[:, :, full:].contiguous(), value[:, :, full:].contiguous())
         if full:
             self._seal(key[:, :, :full], value[:, :, :full], local)
+        self._make_room(0, local, self._capacity())   # the open block has grown
 
     def gather(self, index: Int[Tensor, "batch chosen"], *, local: int,
                recompute: Recompute | None = None) -> tuple[Tensor, Tensor]:
@@ -236,7 +244,7 @@ class TieredKV:
             self.traffic.deleted += len(token)
         return len(token)
 
-    def schedule(self, offload: int, delete: float, local: int) -> None:
+    def schedule(self, offload: int, delete: float, local: int, *, below: int | None = None) -> None:
         """Write the oldest tokens of every sequence to slow memory, and delete the oldest that lie there.
 
         Parameters
@@ -247,6 +255,8 @@ class TieredKV:
             Share of the tokens of slow memory, deleted ones counted, that must be gone.
         local
             How many of the newest tokens of each sequence must stay in fast memory.
+        below
+            Only tokens before this one may be deleted.
         """
         last = min(offload, self._sealed, self.tokens - local)
         if last > 0:
@@ -255,7 +265,7 @@ class TieredKV:
         if delete > 0:
             slow = (self._slow_slot[:, :self.tokens] >= 0) | self._gone[:, :self.tokens]
             allowed = torch.floor(slow.sum(1, keepdim=True) * delete + 1e-9)
-            self.delete(*(slow & (slow.cumsum(1) <= allowed)).nonzero(as_tuple=True))
+            self.delete(*(slow & (slow.cumsum(1) <= allowed))[:, :below].nonzero(as_tuple=True))
 
     def places(self) -> Tensor:
         """Where every token lies ``(batch, tokens)``: 0 in fast memory, 1 in slow memory only, 2 nowhere."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -178,7 +179,8 @@ class TokenHistory:
     def _slide(self, n: int) -> None:
         """Move the window to its place for n cached tokens: subtract the rows that leave it."""
         lefts = self._lefts(n)
-        for position, index, weights in self._rows:
+        skipped = max(0, min(self._left) - self._rows[0][0]) if self._rows else 0
+        for position, index, weights in islice(self._rows, skipped, None):
             if position >= max(lefts):
                 break
             self._add([b for b in range(self.batch) if self._left[b] <= position < lefts[b]], index, weights, -1)
