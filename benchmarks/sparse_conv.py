@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from sparsepriors.kernels import pack_1x1, spmm_chw
-from sparsepriors.networks import efficientnet_lite0, sparsify_for_inference
+from sparsepriors.networks import SparseInference, efficientnet_lite0, sparsify_for_inference
 from sparsepriors.networks.prune import prune
 from sparsepriors.networks.sparse import Selector, Uniform
 from sparsepriors.priors import Unstructured
@@ -158,8 +158,7 @@ def network(quick: bool) -> list[dict[str, Any]]:
         model = efficientnet_lite0(pretrained=True)
         prune(model, Unstructured(1 - sparsity), where=where, distribution=Uniform())
         fast, folded = sparsify_for_inference(model, x), sparsify_for_inference(model, x, min_sparsity=1.0)
-        last, x_last = copy.deepcopy(model).to(memory_format=torch.channels_last), x.contiguous(
-            memory_format=torch.channels_last)
+        last, x_last = channels_last(model), x.contiguous(memory_format=torch.channels_last)
         want, got = model(x), fast(x)
         off = float((want - got).abs().max() / want.abs().max())
         if off > 1e-3 or int(want.argmax()) != int(got.argmax()):
@@ -174,20 +173,26 @@ def network(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def pointwise_row(case: str, model: nn.Module, fast: Any, pairs: int, target: float | None) -> dict[str, Any]:
-    """All packed layers, with bias and clamp, beside the convolutions alone of the network as it was."""
-    pairs_of = [(fast.network.get_submodule(c.name), model.get_submodule(c.name), torch.randn(c.shape))
-                for c in fast.report(repeats=1).packed]
+def channels_last(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def every(which: int) -> Callable[[], None]:
+
+def pointwise_row(case: str, model: nn.Module, fast: SparseInference, pairs: int,
+                  target: float | None) -> dict[str, Any]:
+    """All packed layers, with bias and clamp, beside the convolutions alone of the network as it was."""
+    chosen = [(c.name, torch.randn(c.shape)) for c in fast.report(repeats=1).packed]
+
+    def every(network: nn.Module) -> Callable[[], None]:
+        layers = [(network.get_submodule(name), x) for name, x in chosen]
+
         def run() -> None:
-            for layers in pairs_of:
-                layers[which](layers[2])
+            for layer, x in layers:
+                layer(x)
 
         return run
 
-    return time_row(f"{case}, its {len(pairs_of)} packed layers", "torch conv2d", measured(every(0), every(1), pairs),
-                    target=target)
+    found = measured(every(fast.network), every(model), pairs)
+    return time_row(f"{case}, its {len(chosen)} packed layers", "torch conv2d", found, target=target)
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from sparsepriors.priors import (
     Balanced,
     Block,
     Channel,
+    OutputBlocks,
     Pattern,
     Prior,
     Unstructured,
@@ -156,6 +157,18 @@ def test_block_channel_balanced_counts():
     assert sorted(Channel(0.5).mask(s).sum(dim=1).tolist()) == [0] * 4 + [12] * 4
     assert Balanced(0.25).mask(s).sum(dim=1).tolist() == [3] * 8
     assert Balanced(0.25, dim=0).mask(s).sum(dim=0).tolist() == [2] * 12
+
+
+def test_output_blocks_share_their_support_and_short_axes_stay_free():
+    s = scores(8, 5, 1, 1, seed=5)
+    mask = OutputBlocks(0.3, 4).mask(s)
+    assert torch.equal(mask[::4].repeat_interleave(4, dim=0), mask)
+    assert int(mask.sum()) == 4 * round(0.3 * 10)
+    assert torch.equal(OutputBlocks(0.3, 4, least=9).mask(s), Unstructured(0.3).mask(s))
+    with pytest.raises(ValueError, match="first axis must be a multiple of size = 3, got 8"):
+        OutputBlocks(0.3, 3).mask(s)
+    with pytest.raises(ValueError, match="least must be at least 0"):
+        OutputBlocks(0.3, least=-1)
 
 
 def test_no_negative_zeros_are_stored():

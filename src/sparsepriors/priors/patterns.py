@@ -279,6 +279,54 @@ class Block(Pattern):
 
 
 @dataclass(frozen=True)
+class OutputBlocks(Pattern):
+    """Neighbours along the first axis share their support, such as output channels of a 1 x 1 convolution.
+
+    `kernels.pack_1x1` packs blocks of 2 and 4 output channels, which load each pixel once for all of them.
+
+    Parameters
+    ----------
+    density
+        Share of entries kept, in [0, 1].
+    size
+        Entries that share; it must divide the first axis of one unknown.
+    least
+        Unknowns with a shorter first axis are unstructured: in the published networks only late layers, which are wide,
+        have blocks (Elsen et al., 2020, arXiv:1911.09723).
+    pool
+        Score of a block: ``"l2"`` (the exact Euclidean projection), ``"l1"`` or ``"max"`` (heuristics).
+    """
+
+    density: float = 0.5
+    size: int = 4
+    least: int = 0
+    pool: str = "l2"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _density(self.density)
+        _checks.count("size", self.size, low=1)
+        _checks.count("least", self.least)
+        _checks.one_of("pool", self.pool, ("l1", "l2", "max"))
+
+    def _fits(self, x: Tensor) -> None:
+        super()._fits(x)
+        length = x.shape[x.ndim - self._event(x)]
+        if length >= self.least and length % self.size:
+            raise ValueError(f"the first axis must be a multiple of size = {self.size}, got {length}")
+
+    def _mask(self, scores: Tensor) -> Tensor:
+        axis = -self._event(scores)
+        size = self.size if scores.shape[axis] >= self.least else 1
+        pooled = scores
+        if size > 1:
+            pooled = _pool(scores.unflatten(axis, (scores.shape[axis] // size, size)), (axis,), self.pool)
+        rows = _shapes.flatten(pooled, self.dims)
+        mask = kernels.topk_mask(rows, kept(rows.shape[-1], self.density)).reshape(pooled.shape)
+        return mask.repeat_interleave(size, dim=axis)
+
+
+@dataclass(frozen=True)
 class Channel(Pattern):
     """Whole slices along one axis, such as the output channels of a convolution.
 

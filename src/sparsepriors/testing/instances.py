@@ -120,7 +120,8 @@ def priors() -> list[PriorCase]:
             pr.Channel(0.5), pr.Channel(0.4, dim=1, dims=2), pr.Balanced(0.3), pr.Balanced(0.3, dim=0, dims=2),
             pr.PerTokenMagnitude(0.3, dims=2), pr.PerTokenMagnitude(0.5),
             pr.PerTokenOutputAware(0.3, window=2), pr.PerChannelMagnitude(0.5, group=2, dims=2),
-            pr.PerChannelOutputAware(0.4, group=3), pr.ChannelStructured(0.4, dims=2))),
+            pr.PerChannelOutputAware(0.4, group=3), pr.ChannelStructured(0.4, dims=2),
+            pr.OutputBlocks(0.4, 2), pr.OutputBlocks(0.4, 4, dims=1), pr.OutputBlocks(0.3, 3, 5))),
         PriorCase(unet, (8, 8, 8), (f32,)),
         PriorCase(pr.Magnitude(unet), (8, 8, 8), (f32,)),
     ]

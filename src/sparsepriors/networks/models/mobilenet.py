@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ class MobileNetV1(nn.Module):
         Channels of the images, number of outputs.
     stem
         ``"imagenet"``: the first convolution has stride 2; ``"cifar"``: stride 1, for small images.
+    layout
+        Output channels (before ``width``) and stride of each pair; those of the paper by default.
 
     Raises
     ------
@@ -32,8 +36,8 @@ class MobileNetV1(nn.Module):
         If ``width`` is not positive, a number is not a positive integer, or the stem is unknown.
     """
 
-    def __init__(self, *, width: float = 1.0, in_channels: int = 3, classes: int = 1000,
-                 stem: str = "imagenet") -> None:
+    def __init__(self, *, width: float = 1.0, in_channels: int = 3, classes: int = 1000, stem: str = "imagenet",
+                 layout: Sequence[tuple[int, int]] = _V1) -> None:
         super().__init__()
         _checks.positive("width", width)
         self.in_channels = _checks.count("in_channels", in_channels, low=1)
@@ -41,8 +45,9 @@ class MobileNetV1(nn.Module):
         channels = max(1, round(32 * width))
         self.stem = _ConvNorm(in_channels, channels, 3, _stride(stem), act=nn.ReLU)
         blocks = []
-        for outputs, stride in _V1:
-            outputs = max(1, round(outputs * width))
+        for i, (outputs, stride) in enumerate(layout):
+            _checks.count(f"layout[{i}][1]", stride, low=1)
+            outputs = max(1, round(_checks.count(f"layout[{i}][0]", outputs, low=1) * width))
             blocks.append(nn.Sequential(_ConvNorm(channels, channels, 3, stride, groups=channels, act=nn.ReLU),
                                         _ConvNorm(channels, outputs, 1, act=nn.ReLU)))
             channels = outputs
