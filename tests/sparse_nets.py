@@ -46,7 +46,7 @@ DENSITY_PRESETS = tuple(n for n in PRESETS if n not in NM_PRESETS)
 def plan_of(name: str, density: float = 0.3) -> SparsePlan:
     """A preset for `STEPS` steps: masks move every third, rounds are three, synflow's rounds few."""
     options: dict[str, object] = {} if name in NM_PRESETS else {"density": density}
-    options |= {"every": 3} if name in ("set", "rigl", "snfs", "itop", "gmp", "gmp-nm") else {}
+    options |= {"every": 3} if name in ("set", "rigl", "sift-rigl", "snfs", "itop", "gmp", "gmp-nm") else {}
     options |= {"rounds": 3} if name in ("imp", "synflow") else {}
     options |= {"phase": 0.2} if name == "ac-dc" else {}
     # Rows of the small convolutions are shorter than 8m entries.

@@ -25,11 +25,17 @@ def inexact(name: str, x: object) -> Tensor:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if not (x.is_floating_point() or x.is_complex()):
         raise TypeError(f"{name} must be floating point or complex, got {x.dtype}")
-    if x.numel() and not x.is_meta:
-        low, high = torch.aminmax(torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(f"{name} holds NaN or infinite entries")
+    if not all_finite(x):
+        raise ValueError(f"{name} holds NaN or infinite entries")
     return x
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no entry of a floating or complex tensor is NaN or infinite: from the extremes alone, in one pass."""
+    if not x.numel() or x.is_meta:
+        return True
+    low, high = torch.aminmax(torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach())
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def trailing_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:

@@ -177,7 +177,7 @@ def _train(run: Run, arm: Arm, sizes: Sizes, drawn: Drawn) -> dict[str, Any]:
         moving = {"every": sizes.every if arm.network == "mlp" else max(1, sizes.every // 5)}
         match arm.masks:
             case "rigl":
-                plan = made.plan("rigl", skip_update=False, **moving)
+                plan = made.plan("sift-rigl", **moving)
             case "set":
                 plan = made.plan("set", **moving)
             case _:

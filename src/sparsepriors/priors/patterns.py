@@ -49,7 +49,7 @@ class Pattern(ConstraintSet):
             got = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
             raise TypeError(f"scores must be a floating point or complex tensor, got {got}")
         scores = scores.detach().abs() if scores.is_complex() else scores.detach()
-        if not bool(torch.isfinite(scores).all()):
+        if not _checks.all_finite(scores):
             raise FloatingPointError("scores hold NaN or infinite entries")
         self._fits(scores)
         return self._mask(scores).contiguous()
@@ -188,8 +188,9 @@ class NM(Pattern):
         else:
             rows = fibres.flatten(axis) if self.dim is None else fibres
         whole = rows.shape[-1] // self.m * self.m
-        mask = torch.ones(rows.shape, dtype=torch.bool, device=scores.device)
-        mask[..., :whole] = kernels.nm_mask(rows[..., :whole], self.n, self.m)
+        mask = kernels.nm_mask(rows[..., :whole], self.n, self.m)
+        if whole < rows.shape[-1]:
+            mask = torch.nn.functional.pad(mask, (0, rows.shape[-1] - whole), value=True)
         return mask.reshape(fibres.shape).movedim(-1, axis)
 
 

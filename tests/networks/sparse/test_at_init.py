@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from sparsepriors.networks.sparse import (
     Sparsifier,
     SynFlowScore,
     View,
+    XavierSNIPScore,
     preset,
     select,
 )
@@ -50,6 +52,44 @@ def test_snip_is_the_gradient_with_respect_to_masks_of_ones(name: str) -> None:
     loss = functional.cross_entropy(functional_call(network, masked, (probe.inputs,)), probe.targets)
     for n, g in zip(masks, torch.autograd.grad(loss, list(masks.values())), strict=True):
         torch.testing.assert_close(found[n], g.abs())
+
+
+@pytest.mark.parametrize("name", ["mlp", "cifar_resnet_8_2"])
+def test_xavier_snip_scores_weights_drawn_anew_and_leaves_the_network_its_own(name: str) -> None:
+    network, probe = setting(name)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    look = replace(view(network, probe), generator=torch.Generator().manual_seed(5))
+    found = XavierSNIPScore()(look)
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    g = torch.Generator().manual_seed(5)
+    for n in found:
+        weight = network.get_parameter(n)
+        fans = (weight.shape[0] + weight.shape[1]) * weight[0, 0].numel()
+        with torch.no_grad():
+            weight.copy_(torch.randn(weight.shape, generator=g) * (2 / fans) ** 0.5)
+    expected = SNIPScore()(view(network, probe))
+    assert all(torch.equal(found[n], score) for n, score in expected.items())
+    with pytest.raises(ValueError, match="XavierSNIPScore needs generator"):
+        XavierSNIPScore()(view(network, probe))
+    for method in ("snip", "snip-ratio"):
+        assert isinstance(preset(method, xavier=True).init, XavierSNIPScore)
+
+
+def test_xavier_weights_have_the_variance_that_pytorch_gives() -> None:
+    """Glorot and Bengio (2010), equation 12, against torch.nn.init on a wide layer."""
+    layer = nn.Conv2d(40, 60, 3)
+    score = XavierSNIPScore()
+    drawn = []
+
+    def look(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        drawn.append(module.get_parameter("weight").detach().clone())
+
+    layer.register_forward_pre_hook(look)
+    probe = Probe(torch.randn(2, 40, 3, 3), torch.arange(2), lambda y, t: y.square().sum())
+    weights = {"weight": layer.weight.detach()}
+    score(View(weights, torch.Generator().manual_seed(0), model=layer, probe=probe))
+    nn.init.xavier_normal_(layer.weight)
+    assert float(drawn[0].std() / layer.weight.detach().std()) == pytest.approx(1, abs=0.02)
 
 
 def test_grasp_is_the_change_of_the_gradient_s_squared_norm() -> None:

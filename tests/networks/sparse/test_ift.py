@@ -15,6 +15,8 @@ from sparsepriors.networks.sparse import (
     ERK,
     Selector,
     Sparsifier,
+    Uniform,
+    preset,
     select,
     solve_budget,
     sparse_ift,
@@ -144,6 +146,10 @@ def test_ends_may_be_masked_and_a_distribution_named() -> None:
                        distribution=ERK())
     assert set(select(found.model, found.where)) == {f"layers.{i}.weight" for i in range(3)}
     assert isinstance(found.plan("random").distribution, ERK)
+    published = found.plan(every=7)
+    assert published == preset("rigl", density=found.density, every=7, skip_update=False, where=found.where,
+                               distribution=ERK())
+    assert preset("sift-rigl", density=0.2) == preset("rigl", density=0.2, skip_update=False, distribution=Uniform())
     masked = sparse_ift(network, "doped", 0.75, example=image(14), generator=generator(), mask_uv=True)
     assert {n.split(".")[2] for n in select(masked.model, masked.where)} == {"whole", "down", "up"}
 

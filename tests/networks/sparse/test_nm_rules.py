@@ -13,7 +13,7 @@ from torch.ao.pruning.sparsifier.weight_norm_sparsifier import WeightNormSparsif
 
 from sparsepriors.networks import Recipe, train_classifier
 from sparsepriors.networks.sparse import SRSTE, STE, AtInit, Flow, Masked, Sparsifier, StructureDecay, preset
-from sparsepriors.networks.sparse.rule import MaskedWeight
+from sparsepriors.networks.sparse.rule import MaskedWeight, softened, zero_outside
 from sparsepriors.priors import NM
 
 SEEDS = st.integers(0, 999)
@@ -72,6 +72,39 @@ def test_flow_is_the_gradient_of_the_soft_mask_or_that_of_the_weight_used(seed, 
                                autograd_of(lambda w: loss_of(w * soft, seed), w))
     used = autograd_of(lambda used: loss_of(used, seed), w * soft)
     torch.testing.assert_close(ours(Flow(ste=True), beta, w, mask, seed), used)
+
+
+@given(st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64]), SEEDS,
+       st.sampled_from([0.0, 1.0, 0.3, 1e-4]))
+def test_softened_is_where_to_the_bit(dtype, seed, beta):
+    x = draw(6, 5, seed=seed).to(dtype).T
+    if not dtype.is_complex:
+        x[0, :4] = torch.tensor([-0.0, torch.inf, -torch.inf, torch.nan])
+    mask = draw(5, 6, seed=seed + 1) > 0
+    zeroed = x.clone()
+    zero_outside(zeroed, mask)
+    for found, expected in ((softened(x, mask, beta), torch.where(mask, x, beta * x if beta else 0)),
+                            (zeroed, torch.where(mask, x, 0))):
+        assert found.dtype == dtype
+        parts = (torch.view_as_real(found), torch.view_as_real(expected)) if dtype.is_complex else (found, expected)
+        assert torch.equal(*(p.isnan() for p in parts))
+        assert torch.equal(*(p.nan_to_num() for p in parts))
+        assert torch.equal(*(p.signbit() & ~p.isnan() for p in parts))
+
+
+def test_gradients_of_gradients_pass_the_mask():
+    """A penalty on the gradient needs the backward pass itself to be differentiated."""
+    mask = NM(2, 4).mask(draw(4, 8).abs())
+    for rule, beta in ((Masked(), 0.0), (Flow(ste=False), 0.3)):
+        cell = MaskedWeight(mask, rule)
+        cell.beta = beta
+        w = draw(4, 8, seed=1).requires_grad_()
+        through, = torch.autograd.grad(loss_of(cell(w), 2), w, create_graph=True)
+        found, = torch.autograd.grad(through.square().sum(), w)
+        soft = mask + beta * (~mask).double()
+        plain = w.detach().clone().requires_grad_()
+        first, = torch.autograd.grad(loss_of(plain * soft, 2), plain, create_graph=True)
+        torch.testing.assert_close(found, torch.autograd.grad(first.square().sum(), plain)[0])
 
 
 @pytest.mark.parametrize(("rule", "beta"), [(Masked(), 0.0), (Flow(ste=False), 0.0), (Flow(ste=False), 0.3)])

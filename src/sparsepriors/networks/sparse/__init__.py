@@ -1,6 +1,6 @@
 """Sparse training as one machine: a plan says where, how much, in which pattern, by which score, when, and how."""
 
-from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore
+from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore, XavierSNIPScore
 from sparsepriors.networks.sparse.channels import ChannelGroup, trace_groups
 from sparsepriors.networks.sparse.connectivity import Connectivity, connectivity
 from sparsepriors.networks.sparse.distribute import (
@@ -104,6 +104,7 @@ __all__ = [
     "Uniform",
     "UniformPlus",
     "View",
+    "XavierSNIPScore",
     "connectivity",
     "in_time_density",
     "jaccard",

@@ -7,9 +7,10 @@ Each gives one number for every weight, to be compared over the whole network (`
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -38,6 +39,28 @@ class SNIPScore(Score):
         with _undisturbed(model):
             gradients = torch.autograd.grad(view.probe.loss(model), parameters)
         return {name: (w * g).abs() for (name, w), g in zip(view.weights.items(), gradients, strict=True)}
+
+
+@dataclass(frozen=True)
+class XavierSNIPScore(SNIPScore):
+    """SNIP of the same network with other weights: those scored are drawn anew, normal with Xavier's variance.
+
+    So does the published code of Liu et al. (2022, arXiv:2202.02643); the network that is trained keeps its weights.
+    """
+
+    needs: ClassVar[frozenset[str]] = SNIPScore.needs | {"generator"}
+
+    def _scores(self, view: View) -> dict[str, Tensor]:
+        assert view.model is not None
+        model = copy.deepcopy(view.model)
+        _, parameters = _taken(replace(view, model=model))
+        assert view.generator is not None
+        with torch.no_grad():
+            for p in parameters:   # Glorot and Bengio (2010), equation 12, drawn where the generator is
+                drawn = torch.randn(p.shape, generator=view.generator, device=view.generator.device)
+                p.copy_(drawn * (2 / ((p.shape[0] + p.shape[1]) * p[0, 0].numel())) ** 0.5)
+        weights = {name: p.detach() for name, p in zip(view.weights, parameters, strict=True)}
+        return SNIPScore._scores(self, replace(view, model=model, weights=weights))
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,7 @@ def check_density(name: str, density: float) -> None:
 
 def finite(name: str, score: Tensor) -> None:
     """Raise `FloatingPointError` if a score holds NaN or infinite entries."""
-    if not bool(torch.isfinite(score).all()):
+    if not _checks.all_finite(score):
         raise FloatingPointError(f"the score of {name} holds NaN or infinite entries")
 
 

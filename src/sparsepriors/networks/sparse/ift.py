@@ -63,8 +63,8 @@ class IsoFLOP:
     macs: int
     budget: int
 
-    def plan(self, name: str = "rigl", **options: Any) -> SparsePlan:
-        """A preset with these layers and this density: ``"rigl"``, ``"set"``, or ``"random"`` for masks that stay."""
+    def plan(self, name: str = "sift-rigl", **options: Any) -> SparsePlan:
+        """A preset with these layers and this density: the published one, or ``"set"``, ``"random"`` (masks stay)."""
         return preset(name, density=self.density, distribution=self.distribution, where=self.where, **options)
 
 

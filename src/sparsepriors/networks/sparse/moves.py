@@ -57,7 +57,7 @@ def redistributed(total: int, shares: Mapping[str, float], room: Mapping[str, in
 def sad(a: Masks, b: Masks) -> int:
     """Sparse architecture divergence: the number of entries in which two sets of masks differ (arXiv:2102.04010)."""
     _same(a, b)
-    return sum(int((a[n] != b[n]).sum()) for n in a)
+    return sum(int(torch.count_nonzero(a[n] != b[n])) for n in a)
 
 
 def jaccard(a: Masks, b: Masks) -> float:

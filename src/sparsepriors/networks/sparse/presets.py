@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sparsepriors import _checks
-from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore
+from sparsepriors.networks.sparse.at_init import GraSPScore, SNIPScore, SynFlowScore, XavierSNIPScore
 from sparsepriors.networks.sparse.distribute import ERK, Bernoulli, Distribution, Global, Shuffled, Uniform
 from sparsepriors.networks.sparse.plan import SparsePlan
 from sparsepriors.networks.sparse.rule import SRSTE, STE, Flow
@@ -81,16 +81,19 @@ def _at_init(score: Score, density: float, distribution: Distribution | None, wh
 
 
 @_named("snip")
-def snip(density: float = 0.1, *, distribution: Distribution | None = None,
+def snip(density: float = 0.1, *, xavier: bool = False, distribution: Distribution | None = None,
          where: Selector | None = None) -> SparsePlan:
-    """Prune once before training by the effect on the loss (Lee et al., 2019, arXiv:1810.02340)."""
-    return _at_init(SNIPScore(), density, distribution, where)
+    """Prune once before training by the effect on the loss (Lee et al., 2019, arXiv:1810.02340).
+
+    With ``xavier`` by that of other weights, drawn anew (the published code of Liu et al., 2022).
+    """
+    return _at_init(XavierSNIPScore() if xavier else SNIPScore(), density, distribution, where)
 
 
 @_named("snip-ratio")
-def snip_ratio(density: float = 0.1, *, where: Selector | None = None) -> SparsePlan:
-    """The layers' densities of SNIP, positions at random (Liu et al., 2022)."""
-    return _at_init(SNIPScore(), density, Shuffled(Global()), where)
+def snip_ratio(density: float = 0.1, *, xavier: bool = False, where: Selector | None = None) -> SparsePlan:
+    """The layers' densities of SNIP, positions at random (Liu et al., 2022; their code sets ``xavier``)."""
+    return _at_init(XavierSNIPScore() if xavier else SNIPScore(), density, Shuffled(Global()), where)
 
 
 @_named("grasp")
@@ -140,6 +143,17 @@ def rigl(density: float = 0.1, *, every: int = 100, end: float = 0.75, fraction:
     """Drop the smallest weights, grow those of largest gradient (Evci et al., 2020, arXiv:1911.11134)."""
     return _moving(GradientScore(), density, every, end, fraction, "cosine", distribution, where,
                    skip_update=skip_update)
+
+
+@_named("sift-rigl")
+def sift_rigl(density: float = 0.1, *, every: int = 100, end: float = 0.75, fraction: float = 0.3,
+              distribution: Distribution | None = None, where: Selector | None = None) -> SparsePlan:
+    """RigL as Sparse-IFT trains with: one density in all layers, weights step also when masks move (arXiv:2303.11525).
+
+    `IsoFLOP.plan` gives it the layers and the density at which a larger network does its parent's multiply-adds.
+    """
+    return rigl(density, every=every, end=end, fraction=fraction, skip_update=False,
+                distribution=distribution or Uniform(), where=where)
 
 
 @_named("snfs")

@@ -44,7 +44,7 @@ class Masked(Rule):
     keeps_pruned: ClassVar[bool] = False
 
     def gradient(self, g: Tensor, w: Tensor, mask: Tensor, beta: float) -> Tensor:
-        return torch.where(mask, g, 0)
+        return softened(g, mask)
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,39 @@ class Flow(Rule):
         return 1 - done if self.decay == "linear" else _FINAL ** done
 
     def gradient(self, g: Tensor, w: Tensor, mask: Tensor, beta: float) -> Tensor:
-        return g if self.ste else torch.where(mask, g, beta * g)
+        return g if self.ste else softened(g, mask, beta)
 
 
 _FINAL = 1e-4
+
+
+_BITS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32,
+         torch.float64: torch.int64}
+
+
+def softened(x: Tensor, mask: Tensor, beta: float = 0.0) -> Tensor:
+    """``x`` where the mask is True and ``beta * x`` where it is not: +0 without beta, whatever x is there.
+
+    To the bit what ``torch.where`` gives, which on CPUs takes each entry on its own; this takes them by vectors.
+    """
+    plain = type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype in _BITS
+    if not plain or (x.requires_grad and torch.is_grad_enabled()):
+        return torch.where(mask, x, beta * x if beta else 0)
+    if beta:
+        if not 0 < beta <= 1 or x.dtype.itemsize == 2:   # half precision would round beta before the product
+            return torch.where(mask, x, beta * x)
+        return mask.to(x.dtype).clamp_(min=beta).mul_(x)
+    # Not x * mask, which would store -0.0 and turn infinite entries into NaN: a kept entry is and-ed with ones.
+    bits = _BITS[x.dtype]
+    return mask.to(bits).neg_().bitwise_and_(x.view(bits)).view(x.dtype)
+
+
+def zero_outside(x: Tensor, mask: Tensor) -> None:
+    """Set the entries outside the mask to +0, in place."""
+    if x.device.type == "cpu" and x.dtype in _BITS:
+        x.detach().view(_BITS[x.dtype]).bitwise_and_(mask.to(_BITS[x.dtype]).neg_())
+    else:
+        x.masked_fill_(~mask, 0)
 
 
 class MaskedWeight(nn.Module):
@@ -180,8 +209,7 @@ class _Use(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, mask: Tensor, owner: MaskedWeight) -> Tensor:
         ctx.save_for_backward(weight, mask)
         ctx.owner, ctx.beta = owner, owner.beta
-        # Not weight * mask, which would store -0.0.
-        return torch.where(mask, weight, ctx.beta * weight if ctx.beta else 0)
+        return softened(weight, mask, ctx.beta)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

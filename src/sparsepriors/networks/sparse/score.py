@@ -160,7 +160,10 @@ class UnfiredScore(Score):
 
 @dataclass(frozen=True)
 class ScoreFunction(Score):
-    """Any function of name and weight as a score; it has no JSON form.
+    """Any function of name and weight as a score.
+
+    Its JSON form names the function and cannot be read back: a plan with one is built anew with the function itself,
+    also to resume from a checkpoint, where the names are compared.
 
     Parameters
     ----------
@@ -170,12 +173,20 @@ class ScoreFunction(Score):
 
     function: Callable[[str, Tensor], Tensor]
 
-    def _scores(self, view: View) -> dict[str, Tensor]:
-        return {name: self.function(name, w) for name, w in view.weights.items()}
-
     def __post_init__(self) -> None:
+        if isinstance(self.function, str):
+            raise TypeError(f"function must be callable as function(name, weight), got a str: a file can only name "
+                            f"{self.function}, build the plan with the function itself")
         if not callable(self.function):
             raise TypeError(f"function must be callable as function(name, weight), got {type(self.function).__name__}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The class, and the module and name of the function (of its class, if it has no name)."""
+        named = self.function if hasattr(self.function, "__qualname__") else type(self.function)
+        return {"kind": type(self).__name__, "function": f"{named.__module__}.{named.__qualname__}"}
+
+    def _scores(self, view: View) -> dict[str, Tensor]:
+        return {name: self.function(name, w) for name, w in view.weights.items()}
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:

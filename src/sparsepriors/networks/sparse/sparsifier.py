@@ -15,7 +15,7 @@ from sparsepriors.networks.sparse.cost import TrainingCost
 from sparsepriors.networks.sparse.distribute import finite
 from sparsepriors.networks.sparse.plan import SparsePlan
 from sparsepriors.networks.sparse.report import TrainingReport, training_report
-from sparsepriors.networks.sparse.rule import MaskedWeight
+from sparsepriors.networks.sparse.rule import MaskedWeight, zero_outside
 from sparsepriors.networks.sparse.schedule import Event
 from sparsepriors.networks.sparse.score import Probe, Score, View, checked_generator, finite_weights
 from sparsepriors.priors.patterns import pack_mask, unpack_mask
@@ -99,7 +99,7 @@ class Sparsifier:
         self._share_masks()
         self.fired = {name: mask.clone() for name, mask in self.masks.items()}
         self.always = {name: mask.clone() for name, mask in self.masks.items()}
-        self._counts = {name: int(mask.sum()) for name, mask in self.masks.items()}
+        self._counts = {name: int(torch.count_nonzero(mask)) for name, mask in self.masks.items()}
         self._clean(self.masks)
         if plan.scale_init:
             with torch.no_grad():
@@ -179,7 +179,8 @@ class Sparsifier:
         Raises
         ------
         ValueError
-            If the state is of another plan, number of steps, or of weights of other names or shapes.
+            If the state is of another plan, number of steps, or of weights of other names or shapes. Of a plan with a
+            `ScoreFunction`, whose function no file can hold, the function's name is compared.
         """
         self._attached()
         if state["plan"] != self.plan.to_dict() or state["total_steps"] != self.total_steps:
@@ -199,7 +200,7 @@ class Sparsifier:
         for name, mask in unpacked["masks"].items():
             self._cells[name].mask.copy_(mask)
         self.fired, self.always = unpacked["fired"], unpacked["always"]
-        self._counts = {name: int(mask.sum()) for name, mask in unpacked["masks"].items()}
+        self._counts = {name: int(torch.count_nonzero(mask)) for name, mask in unpacked["masks"].items()}
         self.step_count, self._changed, self.updates = state["step"], state["changed"], state["updates"]
         self._momenta = {n: m.to(self._parameters[n].device, copy=True) for n, m in state["momenta"].items()}
         self._saved = None if state["saved"] is None else {n: v.clone() for n, v in state["saved"].items()}
@@ -266,7 +267,7 @@ class Sparsifier:
             if self.plan.rule.keeps_pruned:
                 self.plan.rule.after_step(parameter, cell.mask, float(rates[id(parameter)]))
             else:
-                parameter.masked_fill_(~cell.mask, 0)
+                zero_outside(parameter, cell.mask)
 
     def _look_ahead(self) -> None:
         """What the coming step needs to know before its backward pass."""
@@ -301,7 +302,7 @@ class Sparsifier:
         if event.move or event.prune is not None or event.open:
             self._changed += moves.sad(old, new)
             self.updates += 1
-            self._counts = {name: int(mask.sum()) for name, mask in new.items()}
+            self._counts = {name: int(torch.count_nonzero(mask)) for name, mask in new.items()}
             for name, mask in new.items():
                 self.fired[name] |= mask
                 self.always[name] &= mask
@@ -348,7 +349,7 @@ class Sparsifier:
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 mask = self._cells[name].mask
-                parameter.masked_fill_(~mask, 0)
+                zero_outside(parameter, mask)
                 forgotten = ~(old[name] & mask)
                 for value in self.optimizer.state.get(parameter, {}).values():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
