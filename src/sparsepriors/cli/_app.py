@@ -219,3 +219,26 @@ def doctor(as_json: AsJson = False) -> None:
     from sparsepriors.cli import _doctor
 
     _doctor.doctor(as_json=as_json)
+
+
+@app.command(epilog=_door.EXIT_CODES)
+def generate(
+    prompt: Annotated[str, typer.Option(help="What to continue; - reads it from standard input.")],
+    model: Annotated[str, typer.Option(help="smollm2, or the folder of a model of transformers.")] = "smollm2",
+    kv: Annotated[str, typer.Option(help="The cache of keys and values: dense, mustafar, think, alisa, h2o, streaming, "
+                                         "snapkv.")] = "mustafar",
+    sparsity: Annotated[float, typer.Option(help="Share of the cache that is given up.")] = 0.5,
+    max_new_tokens: Annotated[int, typer.Option(help="Write so many tokens at most.", min=1)] = 100,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; above, tokens are drawn.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the draws.", min=0)] = 0,
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    chat: Annotated[bool, typer.Option("--chat", help="Hand the prompt over as a user's message.")] = False,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a language model write with a sparse cache: the text as it comes, then speed, and bytes beside dense."""
+    from sparsepriors.cli import _generate
+
+    _generate.generate(model, kv=kv, sparsity=sparsity, prompt=prompt, count=max_new_tokens, temperature=temperature,
+                       seed=seed, dtype=dtype, chat=chat, data_dir=data_dir, threads=threads, as_json=as_json)

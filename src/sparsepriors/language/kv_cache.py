@@ -16,6 +16,7 @@ from sparsepriors.kernels.bitmap import DTYPES, TILE
 from sparsepriors.language.blockwise import BlockwiseLayer, DensePrefix, Prefix
 from sparsepriors.language.cache_base import SparseCache
 from sparsepriors.priors.kv import KVPattern, PerChannelMagnitude, PerTokenMagnitude, PerTokenOutputAware
+from sparsepriors.priors.patterns import kept
 
 WINDOW, BLOCK = 32, 64
 
@@ -81,6 +82,9 @@ class MustafarLayer(BlockwiseLayer):
                          attention=_asks(key_rule, value_rule, "attention"))
         self._rules = (key_rule, value_rule)
         self._simulate, self._pad = simulate, pad
+        # The published rule is a part of packing, which is faster than pruning first.
+        self._fused = tuple(not simulate and type(rule) is PerTokenMagnitude and not rule.official_rounding
+                            for rule in self._rules)
 
     def _new_prefix(self) -> Prefix:
         if self._simulate:
@@ -88,29 +92,46 @@ class MustafarLayer(BlockwiseLayer):
         if self._dtype not in DTYPES:
             raise TypeError(f"packed keys and values must be {', '.join(map(str, DTYPES))}, got {self._dtype}; "
                             f"simulate=True takes any")
-        return BitmapPrefix(self._pad)
+        assert self._shape is not None
+        keep = [kept(self._shape[2], rule.density) if rule is not None and fused else None
+                for rule, fused in zip(self._rules, self._fused, strict=True)]
+        return BitmapPrefix(self._pad, keep[0], keep[1])
 
     def _squeeze(self, key: Tensor, value: Tensor, queries: Tensor | None,
                  attention: Tensor | None) -> tuple[Tensor, Tensor]:
         pair = []
-        for x, rule in zip((key, value), self._rules, strict=True):
+        for x, rule, fused in zip((key, value), self._rules, self._fused, strict=True):
             needs = () if rule is None else rule.needs[:1]
-            pair.append(x if rule is None else rule.prune(
+            pair.append(x if rule is None or fused else rule.prune(
                 x, queries=queries if "queries" in needs else None,
                 attention=attention if "attention" in needs else None))
         return pair[0], pair[1]
 
+    def _restored(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        pair = [rule.prune(x) if rule is not None and fused else x
+                for x, rule, fused in zip((key, value), self._rules, self._fused, strict=True)]
+        return pair[0], pair[1]
+
 
 class BitmapPrefix(Prefix):
-    """Compressed tokens as bitmaps and the values of what is not zero."""
+    """Compressed tokens as bitmaps and the values of what is not zero.
 
-    def __init__(self, pad: int) -> None:
-        self._pad = pad
+    Parameters
+    ----------
+    pad
+        Values of a tile are filled up to a multiple of this.
+    key_keep, value_keep
+        How many entries of each token are packed, the largest; ``None`` packs all that are not zero.
+    """
+
+    def __init__(self, pad: int, key_keep: int | None = None, value_keep: int | None = None) -> None:
+        self._pad, self._keep = pad, (key_keep, value_keep)
         self._keys: BitmapTensor | None = None
         self._values: BitmapTensor | None = None
 
     def append(self, key: Tensor, value: Tensor) -> None:
-        keys, values = pack_bitmap(key, "key", pad=self._pad), pack_bitmap(value, "value", pad=self._pad)
+        keys = pack_bitmap(key, "key", self._keep[0], self._pad)
+        values = pack_bitmap(value, "value", self._keep[1], self._pad)
         self._keys = keys if self._keys is None else self._keys.append(keys)
         self._values = values if self._values is None else self._values.append(values)
 

@@ -1,0 +1,435 @@
+"""Joo et al. (2025): prune every cached key and value entry by entry, and attend to what is left as it is packed.
+
+A small language model reads real text with its cache pruned by every rule that the paper compares, and with caches that
+evict or quantise; it looks up facts in its prompt; caches are packed and weighed, attention on them is timed, and text
+is generated with them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsepriors.kernels import bitmap_attention, pack_bitmap
+from sparsepriors.priors.kv import (
+    PerChannelMagnitude,
+    PerChannelOutputAware,
+    PerTokenMagnitude,
+    PerTokenOutputAware,
+)
+from sparsepriors.runs import Claim, Paper, Run, Scale
+
+_NATS = "log-perplexity, nats per token"
+
+PAPER = Paper(
+    slug="mustafar",
+    title="Mustafar: Promoting Unstructured Sparsity for KV Cache Pruning in LLM Inference",
+    authors="Donghyeon Joo, Helya Hosseini, Ramyad Hadidi, Bahar Asgari",
+    year=2025,
+    url="https://arxiv.org/abs/2505.22913",
+    room="language",
+    method=(
+        "Read the prompt densely; keep the newest 32 tokens of every layer dense.",
+        "Of every other cached key and value keep the entries of largest magnitude, the same number in each token.",
+        "Store a bit for every entry and the kept values one after another; blocks of tokens are appended.",
+        "Attend to packed and dense tokens with one softmax, reading the bitmaps directly.",
+        "No training, no calibration, no scores: the rule looks at one token of one head.",
+    ),
+    claims=(
+        *(Claim(f"keys-over-think-{p}", f"Keys pruned {p} % by entries read text better than keys without {p} % of "
+                f"their channels ({_NATS})", published, f"ThinK at {p} %", better="lower")
+          for p, published in ((50, "LongBench 42.84 against 38.53 (Llama-3-8B)"), (70, "41.55 against 26.55"))),
+        *(Claim(f"output-aware-keys-{p}", f"Ranking {p} %-pruned keys by the queries that meet them reads better than "
+                f"by magnitude ({_NATS})", published, "magnitude", better="lower")
+          for p, published in ((50, "43.23 against 42.84"), (70, "42.13 against 41.55"))),
+        *(Claim(f"values-over-{name}-70", f"Values pruned 70 % per token by magnitude read better than {text} "
+                f"({_NATS})", published, baseline, better="lower") for name, text, published, baseline in (
+            ("channel", "per channel by magnitude", "42.78 against 41.69", "per-channel magnitude"),
+            ("channel-aware", "per channel by what reaches the output", "42.78 against 42.67",
+             "per-channel output-aware"),
+            ("think", "without 70 % of their channels", "42.78 against 30.60", "ThinK on values"))),
+        Claim("both-50", f"Both caches at 50 % lose at most 0.077 nats, 8 % of perplexity ({_NATS})",
+              "42.65 against 43.19", "the dense cache", margin=-0.077, better="lower"),
+        Claim("both-70-over-think", f"Both caches at 70 % read better than keys without half of their channels "
+              f"({_NATS})", "40.96 against 38.53", "ThinK on keys at 50 %", better="lower"),
+        Claim("recall-50", "With both caches at 50 % a fact is recalled from the prompt as often as with the dense "
+              "cache, 3 points allowed (share of prompts)", "not reported at this size", "the dense cache",
+              margin=-0.03),
+        Claim("bytes-50", "A cache at 50 + 50 % weighs at most 0.65 of the dense one, everything counted (share)",
+              "0.65", "0.65", better="lower"),
+        Claim("bytes-70", "A cache at 70 + 70 % weighs at most 0.45 of the dense one, everything counted (share)",
+              "0.45", "0.45", better="lower"),
+        Claim("kernel-70", "One step of attention on 8,192 tokens at 70 % takes no longer than dense attention (ratio "
+              "of medians, 16-bit, d = 128)", "about 0.80 on a GPU", "dense, 1", better="lower"),
+        Claim("same-tokens", "At sparsity 0 the packed cache generates the tokens of the dense one (share of tokens)",
+              "not reported", "all of them"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured at a scale.
+
+    Attributes
+    ----------
+    length, start, windows
+        Tokens of a window of text, where scoring begins, windows of a seed.
+    sparsities
+        Shares that are pruned.
+    recalls, facts
+        Prompts of a seed, and facts in each.
+    weighed
+        Tokens of the caches that are weighed.
+    shapes
+        Of the attention that is timed: key heads, query heads, channels, tokens.
+    repeats
+        Timings of each.
+    prompt, generated
+        Tokens of a text that is continued.
+    """
+
+    length: int
+    start: int
+    windows: int
+    sparsities: tuple[float, ...]
+    recalls: int
+    facts: int
+    weighed: int
+    shapes: tuple[tuple[int, int, int, int], ...]
+    repeats: int
+    prompt: int
+    generated: int
+
+
+SIZES = {
+    Scale.SMOKE: Sizes(160, 96, 1, (0.5, 0.7), 1, 3, 256, ((1, 2, 64, 128),), 1, 128, 6),
+    Scale.DEFAULT: Sizes(768, 256, 1, (0.5, 0.7, 0.9), 12, 20, 4096,
+                         ((3, 9, 64, 2048), (3, 9, 64, 8192), (8, 32, 128, 8192)), 21, 768, 32),
+    Scale.FULL: Sizes(4096, 1024, 4, (0.5, 0.7, 0.9), 50, 60, 8192,
+                      ((3, 9, 64, 8192), (8, 32, 128, 8192), (8, 32, 128, 32768)), 31, 2048, 200),
+}
+_NAMES = (
+    "Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Hugo", "Irene", "Jonas", "Karin", "Louis",
+    "Maria", "Nadia", "Oscar", "Paula", "Quentin", "Rosa", "Simon", "Teresa", "Ulrich", "Vera", "Walter",
+    "Xenia", "Yannick", "Zoe", "Albert", "Bertha", "Conrad", "Dora", "Emil", "Frieda", "Gustav", "Hanna",
+    "Ivan", "Judith", "Kurt", "Laura", "Moritz", "Nora", "Otto", "Petra", "Rudolf", "Sonja", "Theo", "Ursula",
+    "Victor", "Wanda", "Anton", "Beate", "Carlos", "Diana", "Erik", "Flora", "Gregor", "Helga", "Igor", "Julia",
+    "Klaus", "Lena",
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way of keeping keys and values.
+
+    Attributes
+    ----------
+    method, side, sparsity
+        For the tables: what it does, to ``"keys"``, ``"values"`` or ``"both"``, and the share that it drops.
+    make
+        The cache, from the configuration of the model.
+    weigh
+        The cache that is weighed, where ``make`` keeps its zeros.
+    """
+
+    method: str
+    side: str
+    sparsity: float
+    make: Callable[[Any], Any] | None = field(repr=False, compare=False)
+    weigh: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def key(self) -> str:
+        """Name of the unit of work."""
+        return f"{self.method.replace(' ', '-')}-{self.side}-{self.sparsity:g}"
+
+
+@dataclass(frozen=True)
+class RandomEntries(PerTokenMagnitude):
+    """The same number of entries in every token, drawn at random: what pruning without looking costs."""
+
+    def _importance(self, x: Tensor, queries: Tensor | None, attention: Tensor | None) -> Tensor:
+        generator = torch.Generator(x.device).manual_seed(x.shape[-2])
+        return torch.rand(x.shape, generator=generator, device=x.device)
+
+
+def arms(sizes: Sizes) -> list[Arm]:
+    """Every cache that reads text; the dense one first."""
+    from sparsepriors.language import H2OCache, MustafarCache, QuantizedCache, SnapKVCache, StreamingCache, ThinKCache
+
+    def mustafar(block: int = 1, **options: Any) -> Callable[[Any], Any]:
+        return lambda config: MustafarCache(config, block=block, simulate=True, **options)
+
+    def packed(key: float, value: float) -> Callable[[Any], Any]:
+        return lambda config: MustafarCache(config, key, value)
+
+    found = [Arm("dense", "both", 0.0, None)]
+    for s in sizes.sparsities:
+        found += [Arm("magnitude", "keys", s, mustafar(key_sparsity=s), packed(s, 0.0)),
+                  Arm("magnitude", "values", s, mustafar(value_sparsity=s), packed(0.0, s)),
+                  Arm("magnitude", "both", s, mustafar(key_sparsity=s, value_sparsity=s), packed(s, s))]
+        if s > 0.8:   # what the paper compares it compares at 50 and 70 %
+            continue
+        found += [
+            Arm("output aware", "keys", s, mustafar(key_rule=PerTokenOutputAware(1 - s))),
+            Arm("per channel", "values", s, mustafar(32, value_rule=PerChannelMagnitude(1 - s))),
+            Arm("per channel output aware", "values", s, mustafar(32, value_rule=PerChannelOutputAware(1 - s))),
+            Arm("ThinK", "keys", s, lambda config, s=s: ThinKCache(config, s, block=1),
+                lambda config, s=s: ThinKCache(config, s)),
+            Arm("ThinK", "values", s, lambda config, s=s: ThinKCache(config, 0.0, s, block=1)),
+            Arm("sinks and window", "tokens", s, lambda config, s=s: StreamingCache(config, 1 - s)),
+            Arm("H2O", "tokens", s, lambda config, s=s: H2OCache(config, 1 - s)),
+            Arm("SnapKV", "tokens", s, lambda config, s=s: SnapKVCache(config, 1 - s)),
+        ]
+    s = sizes.sparsities[0]
+    found += [
+        Arm("random", "both", s, mustafar(key_rule=RandomEntries(1 - s), value_rule=RandomEntries(1 - s))),
+        Arm("published counts", "both", s, mustafar(key_sparsity=s, value_sparsity=s, official_rounding=True)),
+        *(Arm(f"{bits} bits", "both", 0.0, lambda config, bits=bits: QuantizedCache(config, bits)) for bits in (8, 4)),
+    ]
+    return found
+
+
+def run(scale: Scale, seed: int, run: Run) -> None:
+    """Measure on text and prompts that no other seed reads; the seed draws the prompts."""
+    sizes = SIZES[scale]
+    model, tokenizer = _load(run, torch.bfloat16)
+    todo = arms(sizes)
+    read: dict[str, dict[str, Any]] = {}
+    with run.progress(len(todo) + 8, "reading and writing with sparse caches") as bar:
+        for arm in todo:
+            read[arm.key] = run.once(f"read-{arm.key}", lambda arm=arm: _read(model, tokenizer, arm, sizes, seed))
+            run.log(part="text", method=arm.method, side=arm.side, sparsity=arm.sparsity, **read[arm.key])
+            bar.advance()
+        recall, weights, times = {}, {}, {}
+        for s in (0.0, *sizes.sparsities[:2]):
+            recall[s] = run.once(f"recall-{s:g}", lambda s=s: _recall(model, tokenizer, s, sizes, seed))
+            run.log(part="recall", method="magnitude", side="both", sparsity=s, **recall[s])
+            bar.advance()
+        for s in sizes.sparsities[:2]:
+            for pad in (1, 8):
+                weights[s, pad] = run.once(f"weigh-{s:g}-{pad}", lambda s=s, pad=pad: _weigh(
+                    model, _text(tokenizer, sizes.weighed, 1, seed)[0], s, pad))
+                run.log(part="memory", method="magnitude", side="both", sparsity=s, pad=pad, **weights[s, pad])
+            bar.advance()
+        for shape in sizes.shapes:
+            for s in sizes.sparsities[:2]:
+                times[shape, s] = run.once(f"time-{'x'.join(map(str, shape))}-{s:g}",
+                                           lambda shape=shape, s=s: _time(shape, s, sizes.repeats, seed))
+                run.log(part="kernel", method="magnitude", side="both", sparsity=s, **times[shape, s])
+        bar.advance()
+        del model
+        written = run.once("write", lambda: _write(run, sizes, seed))
+        for s in (0.0, *sizes.sparsities[:2]):
+            run.log(part="generation", method="magnitude", side="both", sparsity=s,
+                    **{k: written[f"{k}_{s:g}"] for k in ("agreement", "tokens_per_s", "bytes_share")},
+                    dense_tokens_per_s=written["dense"])
+        bar.advance(2)
+    _claims(run, sizes, read, recall, weights, times, written)
+    _draw(run, todo, read)
+
+
+def _load(run: Run, dtype: torch.dtype) -> tuple[Any, Any]:
+    if run.scale is Scale.SMOKE:
+        from sparsepriors.language.stand_in import stand_in
+
+        return stand_in(run.seed, dtype=dtype)
+    if run.data_dir is not None and (run.data_dir / "config.json").is_file():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = AutoModelForCausalLM.from_pretrained(run.data_dir, dtype=dtype, local_files_only=True)
+        return model.to(run.device).eval(), AutoTokenizer.from_pretrained(run.data_dir, local_files_only=True)
+    from sparsepriors.data.language import load_smollm2
+
+    model, tokenizer = load_smollm2(dtype, data_dir=run.data_dir)
+    return model.to(run.device), tokenizer
+
+
+def _text(tokenizer: Any, length: int, count: int, seed: int, split: str = "test") -> Tensor:
+    from sparsepriors.data.language import detokenise, token_windows, wikitext2
+
+    return token_windows(tokenizer, detokenise(wikitext2(split)), length, count, skip=seed * count)
+
+
+def _read(model: Any, tokenizer: Any, arm: Arm, sizes: Sizes, seed: int) -> dict[str, Any]:
+    """Perplexity of the seed's own text, and what the cache weighs after a prompt of that length."""
+    from sparsepriors.language import perplexity, sparse_kv
+
+    windows = _text(tokenizer, sizes.length, sizes.windows, seed)
+    cache = None if arm.make is None else arm.make(model.config)
+    found = perplexity(model, windows, sizes.start, cache=cache)
+    share = math.nan   # rules that cannot be packed have no bytes of their own
+    if arm.make is None:
+        share = 1.0
+    elif arm.weigh is not None or "Mustafar" not in type(cache).__name__:
+        weighed = (arm.weigh or arm.make)(model.config)
+        with torch.no_grad(), sparse_kv(model, weighed):
+            model(windows[:1].to(model.device), cache=weighed, logits_to_keep=1)
+        share = weighed.compression()
+    return {"nats": math.log(found.value), "perplexity": found.value, "tokens": found.tokens, "bytes_share": share}
+
+
+def facts(sizes: Sizes, seed: int) -> list[tuple[str, str]]:
+    """Prompts that state codes of names and ask for one of them, and the answers."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(sizes.recalls):
+        names = [_NAMES[i] for i in torch.randperm(len(_NAMES), generator=generator)[:sizes.facts].tolist()]
+        codes = torch.randint(1000, 10_000, (sizes.facts,), generator=generator).tolist()
+        asked = torch.randperm(sizes.facts, generator=generator)[:3].tolist()
+        text = "".join(f"The code of {n} is {c}.\n" for n, c in zip(names, codes, strict=True))
+        shots = "".join(f"What is the code of {names[i]}? The code of {names[i]} is {codes[i]}.\n" for i in asked[1:])
+        last = names[asked[0]]
+        found.append((f"{text}{shots}What is the code of {last}? The code of {last} is", f" {codes[asked[0]]}"))
+    return found
+
+
+def _recall(model: Any, tokenizer: Any, sparsity: float, sizes: Sizes, seed: int) -> dict[str, Any]:
+    from sparsepriors.language import DenseCache, MustafarCache, sparse_kv
+
+    right, length = 0, 0
+    cache = DenseCache(model.config) if sparsity == 0 else MustafarCache(model.config, sparsity, sparsity)
+    for prompt, answer in facts(sizes, seed):
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+        wanted = len(tokenizer(answer)["input_ids"])
+        cache.reset()
+        with sparse_kv(model, cache):
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=wanted, do_sample=False,
+                                 cache=cache)
+        right += tokenizer.decode(out[0, ids.shape[1]:]) == answer
+        length = max(length, ids.shape[1])
+    return {"recalled": right / sizes.recalls, "prompts": sizes.recalls, "longest": length}
+
+
+def _weigh(model: Any, text: Tensor, sparsity: float, pad: int) -> dict[str, Any]:
+    from sparsepriors.language import MustafarCache, sparse_kv
+
+    cache = MustafarCache(model.config, sparsity, sparsity, pad=pad)
+    with torch.no_grad(), sparse_kv(model, cache):
+        model(text[None].to(model.device), cache=cache, logits_to_keep=1)
+    return {"tokens": cache.get_seq_length(), "bytes": cache.nbytes(), "bytes_share": cache.compression()}
+
+
+def _time(shape: tuple[int, int, int, int], sparsity: float, repeats: int, seed: int) -> dict[str, Any]:
+    """Medians of one step of attention, packed and dense taking turns, and of pruning and packing one block."""
+    kv_heads, heads, dim, count = shape
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(heads: int, tokens: int) -> Tensor:
+        return torch.randn(1, heads, tokens, dim, generator=generator).bfloat16()
+
+    rule, scale = PerTokenMagnitude(1 - sparsity), dim ** -0.5
+    key, value, query = draw(kv_heads, count), draw(kv_heads, count), draw(heads, 1)
+    recent_key, recent_value = draw(kv_heads, 32), draw(kv_heads, 32)
+    small_key, small_value = rule.prune(key), rule.prune(value)
+    keys, values = pack_bitmap(small_key, "key"), pack_bitmap(small_value, "value")
+    all_keys, all_values = torch.cat([key, recent_key], dim=2), torch.cat([value, recent_value], dim=2)
+    grouped = query.reshape(1, kv_heads, heads // kv_heads, dim)
+
+    def dense() -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(grouped, all_keys, all_values, scale=scale)
+
+    def packed() -> Tensor:
+        return bitmap_attention(query[:, :, 0], keys, values, recent_key, recent_value, scale)
+
+    exact = torch.nn.functional.scaled_dot_product_attention(
+        grouped.double(), torch.cat([small_key, recent_key], dim=2).double(),
+        torch.cat([small_value, recent_value], dim=2).double(), scale=scale).reshape(1, heads, dim)
+    error = float((packed().double() - exact).abs().max() / exact.abs().max())
+    spent: dict[str, list[float]] = {"dense": [], "packed": [], "block": []}
+    block = key[:, :, :64].contiguous()
+    left = round(dim * (1 - sparsity))
+    jobs: dict[str, Callable[[], object]] = {"dense": dense, "packed": packed,
+                                             "block": lambda: pack_bitmap(block, "key", keep=left)}
+    for _ in range(repeats + 1):   # the first of each is not counted
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            job()
+            spent[name].append(time.perf_counter() - start)
+    found = {f"{name}_us": 1e6 * median(took[1:]) for name, took in spent.items()}
+    return {"kv_heads": kv_heads, "heads": heads, "dim": dim, "tokens": count, **found,
+            "ratio": found["packed_us"] / found["dense_us"], "error": error}
+
+
+def _write(run: Run, sizes: Sizes, seed: int) -> dict[str, Any]:
+    """Continue a text greedily in single precision, where equal mathematics gives equal tokens."""
+    from sparsepriors.language import DenseCache, MustafarCache, sparse_kv
+
+    model, tokenizer = _load(run, torch.float32)
+    ids = _text(tokenizer, sizes.prompt, 1, seed, "valid").to(model.device)
+    caches = {"dense": DenseCache(model.config)}
+    caches.update({f"{s:g}": MustafarCache(model.config, s, s) for s in (0.0, *sizes.sparsities[:2])})
+    tokens, found = {}, {}
+    for name, cache in caches.items():
+        with sparse_kv(model, cache):
+            first = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False,
+                                   cache=cache)
+            start = time.perf_counter()
+            out = model.generate(first, attention_mask=torch.ones_like(first), max_new_tokens=sizes.generated,
+                                 min_new_tokens=sizes.generated, do_sample=False, cache=cache)
+            spent = time.perf_counter() - start
+        tokens[name] = out[0, ids.shape[1]:]
+        rate = sizes.generated / spent
+        if name == "dense":
+            found["dense"] = rate
+            continue
+        same = (tokens[name] == tokens["dense"]).double().mean()
+        found |= {f"agreement_{name}": float(same), f"tokens_per_s_{name}": rate,
+                  f"bytes_share_{name}": cache.compression()}
+    return found
+
+
+def _claims(run: Run, sizes: Sizes, read: dict[str, dict[str, Any]], recall: dict[float, dict[str, Any]],
+            weights: dict[tuple[float, int], dict[str, Any]], times: dict[Any, dict[str, Any]],
+            written: dict[str, Any]) -> None:
+    def nats(method: str, side: str, sparsity: float) -> float:
+        return read[f"{method}-{side}-{sparsity:g}"]["nats"]
+
+    for s in (0.5, 0.7):
+        p = round(100 * s)
+        run.claim(f"keys-over-think-{p}", ours=nats("magnitude", "keys", s), baseline=nats("ThinK", "keys", s))
+        run.claim(f"output-aware-keys-{p}", ours=nats("output-aware", "keys", s), baseline=nats("magnitude", "keys", s))
+        run.claim(f"bytes-{p}", ours=weights[s, 1]["bytes_share"], baseline=0.65 if s == 0.5 else 0.45)
+    for name, method in (("channel", "per-channel"), ("channel-aware", "per-channel-output-aware"), ("think", "ThinK")):
+        run.claim(f"values-over-{name}-70", ours=nats("magnitude", "values", 0.7), baseline=nats(method, "values", 0.7))
+    run.claim("both-50", ours=nats("magnitude", "both", 0.5), baseline=nats("dense", "both", 0.0))
+    run.claim("both-70-over-think", ours=nats("magnitude", "both", 0.7), baseline=nats("ThinK", "keys", 0.5))
+    run.claim("recall-50", ours=recall[0.5]["recalled"], baseline=recall[0.0]["recalled"])
+    run.claim("kernel-70", ours=times[sizes.shapes[-1], 0.7]["ratio"], baseline=1.0)
+    run.claim("same-tokens", ours=written["agreement_0"], baseline=1.0)
+
+
+def _draw(run: Run, todo: list[Arm], read: dict[str, dict[str, Any]]) -> None:
+    from matplotlib.figure import Figure
+
+    styles = {"magnitude": ("#1b6ca8", "o"), "ThinK": ("#c0504d", "s"), "sinks and window": ("#8a8a8a", "v"),
+              "H2O": ("#3a7d44", "^"), "SnapKV": ("#b07aa1", "D"), "8 bits": ("#e08e0b", "*"),
+              "4 bits": ("#e08e0b", "P"), "dense": ("#222222", "X")}
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    ax = figure.subplots()
+    series: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for arm in todo:
+        row = read[arm.key]
+        if math.isfinite(row["bytes_share"]):
+            series.setdefault((arm.method, arm.side), []).append((row["bytes_share"], row["perplexity"]))
+    for (method, side), points in series.items():
+        colour, marker = styles[method]
+        faded = 0.45 if side in ("keys", "values") else 1.0
+        label = f"{method}, {side}" if side in ("keys", "values") else method
+        ax.plot(*zip(*sorted(points), strict=True), marker=marker, color=colour, alpha=faded, label=label,
+                linestyle="--" if side == "keys" else ":" if side == "values" else "-")
+    ax.set_yscale("log")
+    ax.set_xlabel("bytes of the cache, as a share of the dense one")
+    ax.set_ylabel("perplexity")
+    ax.legend(fontsize=7, ncols=2)
+    ax.grid(alpha=0.3, which="both")
+    run.figure("bytes", figure, "What reading costs against what the cache weighs: caches that drop entries, channels, "
+               "tokens or bits, on one text.", "Perplexity over bytes for each kind of cache")

@@ -1,0 +1,64 @@
+import json
+import math
+
+import pytest
+import torch
+
+from sparsepriors.papers import get, mustafar
+from sparsepriors.priors import PerTokenMagnitude
+from sparsepriors.runs import Run, Scale
+
+
+@pytest.fixture
+def experiment():
+    return get("mustafar")
+
+
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
+    def once(resume):
+        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
+        experiment.run(Scale.SMOKE, 0, run)
+        return [(tmp_path / "run" / name).read_text() for name in ("rows.json", "claims.json")]
+
+    texts = once(resume=False)
+    assert once(resume=True) == texts
+    rows, claims = map(json.loads, texts)
+    assert set(claims) == {c.id for c in experiment.paper.claims}
+    assert (tmp_path / "run" / "figures" / "bytes.png").stat().st_size > 10_000
+    by = {(r["part"], r["method"], r["side"], r["sparsity"]): r for r in rows}
+    assert by["text", "magnitude", "both", 0.7]["bytes_share"] < by["text", "magnitude", "both", 0.5]["bytes_share"] < 1
+    assert by["text", "dense", "both", 0.0]["tokens"] == 64
+    assert by["text", "published counts", "both", 0.5]["nats"] != by["text", "magnitude", "both", 0.5]["nats"]
+    assert by["generation", "magnitude", "both", 0.0]["agreement"] == 1.0
+    for row in rows:
+        if row["part"] == "kernel":
+            assert row["error"] < 0.02   # of 16-bit results
+        if row["part"] == "text":
+            assert math.isfinite(row["nats"])
+
+
+def test_every_arm_has_a_key_of_its_own_and_every_claim_its_arms():
+    for sizes in mustafar.SIZES.values():
+        arms = mustafar.arms(sizes)
+        keys = {arm.key for arm in arms}
+        assert len(keys) == len(arms)
+        assert {"magnitude-keys-0.5", "ThinK-keys-0.7", "per-channel-output-aware-values-0.7", "magnitude-both-0.7",
+                "dense-both-0"} <= keys
+
+
+def test_prompts_state_what_they_ask():
+    sizes = mustafar.SIZES[Scale.DEFAULT]
+    prompts = mustafar.facts(sizes, 3)
+    assert len(prompts) == sizes.recalls
+    assert prompts == mustafar.facts(sizes, 3) != mustafar.facts(sizes, 4)
+    for prompt, answer in prompts:
+        name = prompt.rsplit("The code of ", 1)[1].removesuffix(" is")
+        assert f"The code of {name} is{answer}.\n" in prompt
+        assert prompt.count("What is the code of") == 3
+
+
+def test_random_entries_are_as_many_as_the_largest(generator):
+    x = torch.randn(2, 3, 5, 64, generator=generator)
+    kept = mustafar.RandomEntries(0.3).prune(x) != 0
+    assert (kept.sum(-1) == 19).all()
+    assert not torch.equal(kept, PerTokenMagnitude(0.3).prune(x) != 0)
