@@ -43,6 +43,8 @@ def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, t
             if not as_json:
                 typer.echo()
             _door.fail("interrupted", _door.INTERRUPTED)
+        except typer.Exit:   # a RuntimeError itself
+            raise
         except (ValueError, TypeError, RuntimeError, ImportError) as e:
             _door.fail(str(e))
     facts = {"model": model, "kv": kv, "sparsity": 0.0 if kv == "dense" else sparsity, **facts}

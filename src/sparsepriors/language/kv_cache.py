@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.kernels import BitmapTensor, bitmap_attention, pack_bitmap
-from sparsepriors.kernels.bitmap import DTYPES, TILE
+from sparsepriors.kernels.bitmap import DTYPES, TILE, check_pad
 from sparsepriors.language.blockwise import BlockwiseLayer, DensePrefix, Prefix
 from sparsepriors.language.cache_base import SparseCache
 from sparsepriors.priors.kv import KVPattern, PerChannelMagnitude, PerTokenMagnitude, PerTokenOutputAware
@@ -59,6 +59,7 @@ class MustafarCache(SparseCache):
         of_keys = _rule("key", key_sparsity, key_rule, official_rounding)
         of_values = _rule("value", value_sparsity, value_rule, official_rounding)
         _checks.count("block", block, low=1)
+        check_pad(pad)
         if not simulate and block % TILE:
             raise ValueError(f"block must be a multiple of {TILE} to be packed, got {block}; simulate=True takes any")
         for name, rule in (("key", of_keys), ("value", of_values)):
