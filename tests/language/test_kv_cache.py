@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,7 +32,8 @@ def test_packed_and_simulated_agree(model, key: float, value: float, prompt: int
     packed, zeros = (MustafarCache(model.config, key, value, window=5, simulate=s) for s in (False, True))
     torch.testing.assert_close(_logits(model, packed, ids, prompt), _logits(model, zeros, ids, prompt), rtol=1e-3,
                                atol=1e-3)
-    for ours, theirs in zip(packed.layers, zeros.layers, strict=True):
+    pairs: Any = zip(packed.layers, zeros.layers, strict=True)
+    for ours, theirs in pairs:
         for a, b in zip(ours._prefix.dense(), theirs._prefix.dense(), strict=True):
             assert torch.equal(a != 0, b != 0)
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
@@ -52,7 +55,7 @@ def test_nothing_is_lost_at_sparsity_0(model) -> None:
             return model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=70, do_sample=False,
                                   cache=cache)
 
-    cache = MustafarCache(model.config)
+    cache: Any = MustafarCache(model.config)
     assert torch.equal(write(cache), write(DenseCache(model.config)))
     assert cache.layers[0]._compressed == 64   # of 149 tokens; 32 and the rest of a block stay dense
     assert cache.compression() > 1   # a bitmap of ones says nothing and weighs something
@@ -60,13 +63,13 @@ def test_nothing_is_lost_at_sparsity_0(model) -> None:
 
 def test_the_newest_tokens_and_the_prompt_are_read_densely(model) -> None:
     ids = tokens(1, 120)
-    sparse, dense = MustafarCache(model.config, 0.9, 0.9), DenseCache(model.config)
+    sparse: Any = MustafarCache(model.config, 0.9, 0.9)
+    dense: Any = DenseCache(model.config)
     with torch.no_grad(), sparse_kv(model, sparse):
         ours = model(ids, cache=sparse).logits
     with torch.no_grad(), sparse_kv(model, dense):
         torch.testing.assert_close(ours, model(ids, cache=dense).logits)
     kept = sparse.layers[0].keys
-    assert kept is not None
     assert kept.shape[2] == 120 - 64
     torch.testing.assert_close(kept, dense.layers[0].keys[:, :, 64:])
     assert ((sparse.layers[0]._prefix.dense()[0] != 0).sum(-1) == 6).all()

@@ -43,5 +43,5 @@ def stand_in(seed: int = 0, *, layers: int = 2, heads: int = 3, kv_heads: int = 
                          pad_token_id=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
+        model: Any = LlamaForCausalLM(config)
     return model.to(dtype).eval(), Letters()

@@ -245,12 +245,12 @@ def _load(run: Run, dtype: torch.dtype) -> tuple[Any, Any]:
     if run.data_dir is not None and (run.data_dir / "config.json").is_file():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        model = AutoModelForCausalLM.from_pretrained(run.data_dir, dtype=dtype, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(run.data_dir, dtype=dtype, local_files_only=True)
         return model.to(run.device).eval(), AutoTokenizer.from_pretrained(run.data_dir, local_files_only=True)
     from sparsepriors.data.language import load_smollm2
 
-    model, tokenizer = load_smollm2(dtype, data_dir=run.data_dir)
-    return model.to(run.device), tokenizer
+    small, tokenizer = load_smollm2(dtype, data_dir=run.data_dir)
+    return small.to(run.device), tokenizer
 
 
 def _text(tokenizer: Any, length: int, count: int, seed: int, split: str = "test") -> Tensor:
@@ -365,7 +365,7 @@ def _write(run: Run, sizes: Sizes, seed: int) -> dict[str, Any]:
 
     model, tokenizer = _load(run, torch.float32)
     ids = _text(tokenizer, sizes.prompt, 1, seed, "valid").to(model.device)
-    caches = {"dense": DenseCache(model.config)}
+    caches: dict[str, Any] = {"dense": DenseCache(model.config)}
     caches.update({f"{s:g}": MustafarCache(model.config, s, s) for s in (0.0, *sizes.sparsities[:2])})
     tokens, found = {}, {}
     for name, cache in caches.items():
