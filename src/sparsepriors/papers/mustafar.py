@@ -87,7 +87,7 @@ class Sizes:
     recalls, facts
         Prompts of a seed, and facts in each.
     weighed
-        Tokens of the caches that are weighed.
+        Tokens of the packed caches that are weighed.
     shapes
         Of the attention that is timed: key heads, query heads, channels, tokens.
     repeats
@@ -111,8 +111,8 @@ class Sizes:
 
 SIZES = {
     Scale.SMOKE: Sizes(160, 96, 1, (0.5, 0.7), 1, 3, 256, ((1, 2, 64, 128),), 1, 128, 6),
-    Scale.DEFAULT: Sizes(768, 256, 1, (0.5, 0.7, 0.9), 12, 20, 4096,
-                         ((3, 9, 64, 2048), (3, 9, 64, 8192), (8, 32, 128, 8192)), 21, 768, 32),
+    Scale.DEFAULT: Sizes(512, 192, 1, (0.5, 0.7), 8, 20, 4096,
+                         ((3, 9, 64, 2048), (3, 9, 64, 8192), (8, 32, 128, 8192)), 21, 384, 24),
     Scale.FULL: Sizes(4096, 1024, 4, (0.5, 0.7, 0.9), 50, 60, 8192,
                       ((3, 9, 64, 8192), (8, 32, 128, 8192), (8, 32, 128, 32768)), 31, 2048, 200),
 }
@@ -202,33 +202,36 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     """Measure on text and prompts that no other seed reads; the seed draws the prompts."""
     sizes = SIZES[scale]
     model, tokenizer = _load(run, torch.bfloat16)
-    todo = arms(sizes)
+    todo, tried = arms(sizes), sizes.sparsities[:2]
     read: dict[str, dict[str, Any]] = {}
     with run.progress(len(todo) + 8, "reading and writing with sparse caches") as bar:
+        windows = _text(tokenizer, sizes.length, sizes.windows, seed)
+        pairs = run.tensors("window", lambda: _keys_and_values(model, windows[:1]))
         for arm in todo:
-            read[arm.key] = run.once(f"read-{arm.key}", lambda arm=arm: _read(model, tokenizer, arm, sizes, seed))
+            read[arm.key] = run.once(f"read-{arm.key}", lambda arm=arm: _read(model, windows, pairs, arm, sizes))
             run.log(part="text", method=arm.method, side=arm.side, sparsity=arm.sparsity, **read[arm.key])
             bar.advance()
         recall, weights, times = {}, {}, {}
-        for s in (0.0, *sizes.sparsities[:2]):
+        for s in (0.0, *tried):
             recall[s] = run.once(f"recall-{s:g}", lambda s=s: _recall(model, tokenizer, s, sizes, seed))
             run.log(part="recall", method="magnitude", side="both", sparsity=s, **recall[s])
             bar.advance()
-        for s in sizes.sparsities[:2]:
+        long = run.tensors("long", lambda: _keys_and_values(model, _text(tokenizer, sizes.weighed, 1, seed)))
+        for s in tried:
             for pad in (1, 8):
-                weights[s, pad] = run.once(f"weigh-{s:g}-{pad}", lambda s=s, pad=pad: _weigh(
-                    model, _text(tokenizer, sizes.weighed, 1, seed)[0], s, pad))
+                weights[s, pad] = run.once(f"weigh-{s:g}-{pad}",
+                                           lambda s=s, pad=pad: _weigh_packed(model, long, s, pad))
                 run.log(part="memory", method="magnitude", side="both", sparsity=s, pad=pad, **weights[s, pad])
-            bar.advance()
+        bar.advance(2)
         for shape in sizes.shapes:
-            for s in sizes.sparsities[:2]:
+            for s in tried:
                 times[shape, s] = run.once(f"time-{'x'.join(map(str, shape))}-{s:g}",
                                            lambda shape=shape, s=s: _time(shape, s, sizes.repeats, seed))
                 run.log(part="kernel", method="magnitude", side="both", sparsity=s, **times[shape, s])
         bar.advance()
         del model
         written = run.once("write", lambda: _write(run, sizes, seed))
-        for s in (0.0, *sizes.sparsities[:2]):
+        for s in (0.0, *tried):
             run.log(part="generation", method="magnitude", side="both", sparsity=s,
                     **{k: written[f"{k}_{s:g}"] for k in ("agreement", "tokens_per_s", "bytes_share")},
                     dense_tokens_per_s=written["dense"])
@@ -259,22 +262,50 @@ def _text(tokenizer: Any, length: int, count: int, seed: int, split: str = "test
     return token_windows(tokenizer, detokenise(wikitext2(split)), length, count, skip=seed * count)
 
 
-def _read(model: Any, tokenizer: Any, arm: Arm, sizes: Sizes, seed: int) -> dict[str, Any]:
-    """Perplexity of the seed's own text, and what the cache weighs after a prompt of that length."""
-    from sparsepriors.language import perplexity, sparse_kv
+def _keys_and_values(model: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Keys and values of a text in the first, the middle and the last layer: enough to weigh caches by."""
+    from sparsepriors.language import DenseCache, sparse_kv
 
-    windows = _text(tokenizer, sizes.length, sizes.windows, seed)
+    cache: Any = DenseCache(model.config)
+    with torch.no_grad(), sparse_kv(model, cache):
+        model(ids.to(model.device), cache=cache, logits_to_keep=1)
+    count = len(cache.layers)
+    return {f"{i}-{name}": getattr(cache.layers[i], name) for i in sorted({0, count // 2, count - 1})
+            for name in ("keys", "values")}
+
+
+def _weigh(cache: Any, pairs: dict[str, Tensor], heads: int) -> tuple[int, float]:
+    """Bytes of layers that read these keys and values as their prompt, and as a share of the dense ones."""
+    held = dense = 0
+    for i in sorted({int(name.split("-")[0]) for name in pairs}):
+        layer, key = cache.layers[i], pairs[f"{i}-keys"]
+        layer.bound += 1   # as in a model; what the queries are does not change how much is kept
+        layer.update(key, pairs[f"{i}-values"])
+        layer.attend(key.repeat_interleave(heads // key.shape[1], dim=1), None, key.shape[-1] ** -0.5)
+        held, dense = held + layer.nbytes(), dense + layer.dense_nbytes()
+    return held, held / dense
+
+
+def _read(model: Any, windows: Tensor, pairs: dict[str, Tensor], arm: Arm, sizes: Sizes) -> dict[str, Any]:
+    """Perplexity of the seed's own text, and what the cache weighs after a prompt of that length."""
+    from sparsepriors.language import perplexity
+
     cache = None if arm.make is None else arm.make(model.config)
     found = perplexity(model, windows, sizes.start, cache=cache)
     share = math.nan   # rules that cannot be packed have no bytes of their own
     if arm.make is None:
         share = 1.0
     elif arm.weigh is not None or "Mustafar" not in type(cache).__name__:
-        weighed = (arm.weigh or arm.make)(model.config)
-        with torch.no_grad(), sparse_kv(model, weighed):
-            model(windows[:1].to(model.device), cache=weighed, logits_to_keep=1)
-        share = weighed.compression()
+        _, share = _weigh((arm.weigh or arm.make)(model.config), pairs, model.config.num_attention_heads)
     return {"nats": math.log(found.value), "perplexity": found.value, "tokens": found.tokens, "bytes_share": share}
+
+
+def _weigh_packed(model: Any, pairs: dict[str, Tensor], sparsity: float, pad: int) -> dict[str, Any]:
+    from sparsepriors.language import MustafarCache
+
+    cache = MustafarCache(model.config, sparsity, sparsity, pad=pad)
+    held, share = _weigh(cache, pairs, model.config.num_attention_heads)
+    return {"tokens": pairs["0-keys"].shape[2], "bytes": held, "bytes_share": share}
 
 
 def facts(sizes: Sizes, seed: int) -> list[tuple[str, str]]:
@@ -307,15 +338,6 @@ def _recall(model: Any, tokenizer: Any, sparsity: float, sizes: Sizes, seed: int
         right += tokenizer.decode(out[0, ids.shape[1]:]) == answer
         length = max(length, ids.shape[1])
     return {"recalled": right / sizes.recalls, "prompts": sizes.recalls, "longest": length}
-
-
-def _weigh(model: Any, text: Tensor, sparsity: float, pad: int) -> dict[str, Any]:
-    from sparsepriors.language import MustafarCache, sparse_kv
-
-    cache = MustafarCache(model.config, sparsity, sparsity, pad=pad)
-    with torch.no_grad(), sparse_kv(model, cache):
-        model(text[None].to(model.device), cache=cache, logits_to_keep=1)
-    return {"tokens": cache.get_seq_length(), "bytes": cache.nbytes(), "bytes_share": cache.compression()}
 
 
 def _time(shape: tuple[int, int, int, int], sparsity: float, repeats: int, seed: int) -> dict[str, Any]:
