@@ -1,7 +1,7 @@
 """Packed formats and the few loops that must be fast, with their PyTorch references."""
 
+from sparsepriors.kernels.attention import bitmap_attention, bitmap_mix, bitmap_scores, pack_bitmap
 from sparsepriors.kernels.bitmap import BitmapTensor
-from sparsepriors.kernels.bitmap_attention import bitmap_attention, bitmap_mix, bitmap_scores, pack_bitmap
 from sparsepriors.kernels.chw import PackedCHW, pack_1x1
 from sparsepriors.kernels.dispatch import KernelInfo, info, instruction_sets
 from sparsepriors.kernels.formats import BornTables, NMWeights, born_tables, pack_nm

@@ -4,6 +4,9 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <optional>
+
+#include <nanobind/stl/optional.h>
 
 #include "binding.hpp"
 #include "scratch.hpp"
@@ -50,33 +53,37 @@ void require_rows(const Rows<T>& a, size_t first_contiguous, const char* what) {
     }
 }
 
-// All heads of a packed tensor.
+// All heads of a packed tensor, whose arrays are kept alive. Python makes it once for many calls: taking an array over
+// costs several microseconds.
 template <class V>
-struct Packed {
-    const uint64_t* words;
-    const int32_t* offsets;
-    const V* values;
-    size_t heads, blocks, tiles, pad, words_apart, offsets_apart, values_apart;
+class Packed {
+    Rows<const int64_t> bitmap_;
+    Rows<const int32_t> offsets_;
+    Rows<const V> values_;
+    size_t words_apart_, offsets_apart_, values_apart_;
 
-    Packed(const Rows<const int64_t>& bitmap, const Rows<const int32_t>& offsets_, const Rows<const V>& values_,
+   public:
+    size_t heads, blocks, tiles, pad;
+
+    Packed(const Rows<const int64_t>& bitmap, const Rows<const int32_t>& offsets, const Rows<const V>& values,
            size_t pad_)
-        : words(reinterpret_cast<const uint64_t*>(bitmap.data())), offsets(offsets_.data()), values(values_.data()),
-          pad(pad_) {
-        require(bitmap.ndim() == 3 && offsets_.ndim() == 2 && values_.ndim() == 2, "bitmap must have 3 axes");
+        : bitmap_(bitmap), offsets_(offsets), values_(values), pad(pad_) {
+        require(bitmap.ndim() == 3 && offsets.ndim() == 2 && values.ndim() == 2, "bitmap must have 3 axes");
         require_rows(bitmap, 1, "the words of a head must be contiguous");
-        require_rows(offsets_, 1, "the offsets of a head must be contiguous");
-        require_rows(values_, 1, "the values of a head must be contiguous");
+        require_rows(offsets, 1, "the offsets of a head must be contiguous");
+        require_rows(values, 1, "the values of a head must be contiguous");
         heads = bitmap.shape(0), blocks = bitmap.shape(1), tiles = bitmap.shape(2);
-        require(offsets_.shape(0) == heads && offsets_.shape(1) == blocks + 1 && values_.shape(0) == heads,
+        require(offsets.shape(0) == heads && offsets.shape(1) == blocks + 1 && values.shape(0) == heads,
                 "bitmap, offsets and values must fit each other");
         require(pad == 1 || pad == 8, "pad must be 1 or 8");
-        words_apart = heads > 1 ? bitmap.stride(0) : 0;
-        offsets_apart = heads > 1 ? offsets_.stride(0) : 0;
-        values_apart = heads > 1 ? values_.stride(0) : 0;
+        words_apart_ = heads > 1 ? bitmap.stride(0) : 0;
+        offsets_apart_ = heads > 1 ? offsets.stride(0) : 0;
+        values_apart_ = heads > 1 ? values.stride(0) : 0;
     }
 
     BitmapHead<V> head(size_t i) const {
-        return {words + i * words_apart, offsets + i * offsets_apart, values + i * values_apart, tiles, pad};
+        return {reinterpret_cast<const uint64_t*>(bitmap_.data()) + i * words_apart_,
+                offsets_.data() + i * offsets_apart_, values_.data() + i * values_apart_, tiles, pad};
     }
     size_t tokens() const { return blocks * kBlock; }
     size_t threads(size_t most) const {
@@ -94,10 +101,8 @@ size_t group_of(const Packed<V>& p, const Array<T>& x, size_t last) {
 }
 
 template <class V>
-void scores(const Array<const float>& q, const Rows<const int64_t>& bitmap, const Rows<const int32_t>& offsets,
-            const Rows<const V>& values, size_t pad, const Array<float>& out, size_t threads,
+void scores(const Array<const float>& q, const Packed<V>& keys, const Array<float>& out, size_t threads,
             const BitmapKernels<V>& kernels) {
-    const Packed<V> keys(bitmap, offsets, values, pad);
     const size_t group = group_of(keys, q, keys.tiles), tokens = keys.tokens();
     require(group_of(keys, out, tokens) == group, "out must be (batch, query heads, tokens)");
     const float* from = q.data();
@@ -112,10 +117,8 @@ void scores(const Array<const float>& q, const Rows<const int64_t>& bitmap, cons
 }
 
 template <class V>
-void mix(const Array<const float>& weights, const Rows<const int64_t>& bitmap, const Rows<const int32_t>& offsets,
-         const Rows<const V>& values, size_t pad, const Array<float>& out, size_t threads,
+void mix(const Array<const float>& weights, const Packed<V>& packed, const Array<float>& out, size_t threads,
          const BitmapKernels<V>& kernels) {
-    const Packed<V> packed(bitmap, offsets, values, pad);
     const size_t tokens = packed.tokens(), group = group_of(packed, weights, tokens), channels = out.shape(2);
     require(group_of(packed, out, channels) == group && channels <= packed.tiles,
             "out must be (batch, query heads, channels)");
@@ -165,16 +168,12 @@ void combine(size_t pieces, size_t channels, const Parts& part, float* out) {
     for (size_t c = 0; c < channels; ++c) out[c] /= total == 0.0f ? 1.0f : total;
 }
 
-// mask: (batch, 1 or query heads, all tokens), or no entries.
+// mask: (batch, 1 or query heads, all tokens), added to the scores.
 template <class V>
-void attention(const Array<const float>& q, const Rows<const int64_t>& key_bitmap,
-               const Rows<const int32_t>& key_offsets, const Rows<const V>& key_values, size_t key_pad,
-               const Rows<const int64_t>& value_bitmap, const Rows<const int32_t>& value_offsets,
-               const Rows<const V>& value_values, size_t value_pad, const Array<const V>& recent_keys,
-               const Array<const V>& recent_values, const Array<const float>& mask, const Array<float>& out,
-               size_t threads, const BitmapKernels<V>& kernels, const SoftmaxKernels& softmax) {
-    const Packed<V> keys(key_bitmap, key_offsets, key_values, key_pad);
-    const Packed<V> values(value_bitmap, value_offsets, value_values, value_pad);
+void attention(const Array<const float>& q, const Packed<V>& keys, const Packed<V>& values,
+               const Array<const V>& recent_keys, const Array<const V>& recent_values,
+               const std::optional<Array<const float>>& mask, const Array<float>& out, size_t threads,
+               const BitmapKernels<V>& kernels, const SoftmaxKernels& softmax) {
     require(keys.heads == values.heads && keys.blocks == values.blocks, "keys and values must be of the same tokens");
     const size_t group = group_of(keys, q, keys.tiles), channels = out.shape(2), batch = q.shape(0);
     require(group_of(keys, out, channels) == group && channels <= values.tiles,
@@ -185,13 +184,11 @@ void attention(const Array<const float>& q, const Rows<const int64_t>& key_bitma
             "recent keys and values must be (heads, recent, channels)");
     const size_t recent = recent_keys.shape(1), tokens = keys.tokens(), all = tokens + recent;
     const size_t query_heads = q.shape(1);
-    require(mask.ndim() == 3, "mask must be (batch, 1 or query heads, all tokens)");
-    const bool masked = mask.size() > 0;
-    require(!masked || (mask.shape(0) == batch && mask.shape(2) == all &&
-                        (mask.shape(1) == 1 || mask.shape(1) == query_heads)),
+    require(!mask || (mask->ndim() == 3 && mask->shape(0) == batch && mask->shape(2) == all &&
+                      (mask->shape(1) == 1 || mask->shape(1) == query_heads)),
             "mask must be (batch, 1 or query heads, all tokens)");
-    const size_t mask_heads = masked ? mask.shape(1) : 0;
-    const float *from = q.data(), *add = mask.data();
+    const bool shared_mask = mask && mask->shape(1) == 1;
+    const float *from = q.data(), *add = mask ? mask->data() : nullptr;
     const V *new_keys = recent_keys.data(), *new_values = recent_values.data();
     float* to = out.data();
     nb::gil_scoped_release release;
@@ -219,8 +216,8 @@ void attention(const Array<const float>& q, const Rows<const int64_t>& key_bitma
         else kernels.dense_scores(dense_keys, group, queries, keys.tiles, s, wide);
         for (size_t g = 0; g < group; ++g) {
             const size_t row = head * group + g;
-            const size_t mask_row = mask_heads == 1 ? row / query_heads : row;
-            softmax.exponentials(s + g * wide, masked ? add + mask_row * all + at : nullptr, count, largest + g, sum + g);
+            const float* added = add ? add + (shared_mask ? row / query_heads : row) * all + at : nullptr;
+            softmax.exponentials(s + g * wide, added, count, largest + g, sum + g);
         }
         if (packed) kernels.mix(values.head(head), first, last, group, s, wide, mixed);
         else kernels.dense_mix(dense_values, group, s, wide, mixed, values.tiles);
@@ -288,27 +285,27 @@ void fill(const Array<const V>& x, size_t pad, bool by_channel, const Array<cons
 }
 
 template <class V>
-void bind(nb::module_& m, BitmapKernels<V> InstructionSet::*kernels) {
-    m.def("bitmap_scores", [kernels](Array<const float> q, Rows<const int64_t> bitmap, Rows<const int32_t> offsets,
-                                     Rows<const V> values, size_t pad, Array<float> out, size_t threads,
-                                     const std::string& isa) {
-        scores<V>(q, bitmap, offsets, values, pad, out, threads, chosen(isa).*kernels);
+void bind(nb::module_& m, const char* name, BitmapKernels<V> InstructionSet::*kernels) {
+    nb::class_<Packed<V>>(m, name);
+    m.def("bitmap_view", [](Rows<const int64_t> bitmap, Rows<const int32_t> offsets, Rows<const V> values, size_t pad) {
+        return Packed<V>(bitmap, offsets, values, pad);
     });
-    m.def("bitmap_mix", [kernels](Array<const float> weights, Rows<const int64_t> bitmap, Rows<const int32_t> offsets,
-                                  Rows<const V> values, size_t pad, Array<float> out, size_t threads,
+    m.def("bitmap_scores", [kernels](Array<const float> q, const Packed<V>& keys, Array<float> out, size_t threads,
+                                     const std::string& isa) {
+        scores<V>(q, keys, out, threads, chosen(isa).*kernels);
+    });
+    m.def("bitmap_mix", [kernels](Array<const float> weights, const Packed<V>& values, Array<float> out, size_t threads,
                                   const std::string& isa) {
-        mix<V>(weights, bitmap, offsets, values, pad, out, threads, chosen(isa).*kernels);
+        mix<V>(weights, values, out, threads, chosen(isa).*kernels);
     });
     m.def("bitmap_attention",
-          [kernels](Array<const float> q, Rows<const int64_t> key_bitmap, Rows<const int32_t> key_offsets,
-                    Rows<const V> key_values, size_t key_pad, Rows<const int64_t> value_bitmap,
-                    Rows<const int32_t> value_offsets, Rows<const V> value_values, size_t value_pad,
-                    Array<const V> recent_keys, Array<const V> recent_values, Array<const float> mask, Array<float> out,
+          [kernels](Array<const float> q, const Packed<V>& keys, const Packed<V>& values, Array<const V> recent_keys,
+                    Array<const V> recent_values, std::optional<Array<const float>> mask, Array<float> out,
                     size_t threads, const std::string& isa) {
               const InstructionSet& set = chosen(isa);
-              attention<V>(q, key_bitmap, key_offsets, key_values, key_pad, value_bitmap, value_offsets, value_values,
-                           value_pad, recent_keys, recent_values, mask, out, threads, set.*kernels, set.softmax);
-          });
+              attention<V>(q, keys, values, recent_keys, recent_values, mask, out, threads, set.*kernels, set.softmax);
+          },
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
     m.def("bitmap_mark", [kernels](Array<const V> x, size_t keep, size_t pad, bool by_channel, Array<int64_t> bitmap,
                                    Array<int32_t> counts, size_t threads, const std::string& isa) {
         return mark<V>(x, keep, pad, by_channel, bitmap, counts, threads, chosen(isa).*kernels);
@@ -323,9 +320,9 @@ void bind(nb::module_& m, BitmapKernels<V> InstructionSet::*kernels) {
 }  // namespace
 
 void bind_bitmap(nb::module_& m) {
-    bind<float>(m, &InstructionSet::bitmap32);
-    bind<Float16>(m, &InstructionSet::bitmap16);
-    bind<BFloat16>(m, &InstructionSet::bitmap_brain);
+    bind<float>(m, "BitmapFloat32", &InstructionSet::bitmap32);
+    bind<Float16>(m, "BitmapFloat16", &InstructionSet::bitmap16);
+    bind<BFloat16>(m, "BitmapBFloat16", &InstructionSet::bitmap_brain);
 }
 
 }  // namespace sparsepriors

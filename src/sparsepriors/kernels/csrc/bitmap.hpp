@@ -122,35 +122,62 @@ void bitmap_mix(const BitmapHead<V>& v, size_t first, size_t last, size_t heads,
     });
 }
 
+// The sums over the lanes of four vectors are taken at once, those of four tokens; past the end the last one is repeated.
 template <class V>
 void dense_scores(const DenseHead<V>& k, size_t heads, const float* q, size_t q_stride, float* out, size_t out_stride) {
     const size_t whole = k.channels / kFloats * kFloats;
-    for (size_t t = 0; t < k.tokens; ++t) {
-        const V* row = k.values + t * k.channels;
+    for (size_t t = 0; t < k.tokens; t += 4) {
+        const size_t count = std::min<size_t>(4, k.tokens - t);
+        const V* rows[4];
+        for (size_t i = 0; i < 4; ++i) rows[i] = k.values + (t + std::min(i, count - 1)) * k.channels;
         for (size_t h = 0; h < heads; ++h) {
-            Floats sums = {};
-            for (size_t c = 0; c < whole; c += kFloats) sums += load(q + h * q_stride + c) * widen(row + c);
-            float sum = 0.0f;
-            for (size_t c = whole; c < k.channels; ++c) sum += q[h * q_stride + c] * to_float(row[c]);
-            for (size_t i = 0; i < kFloats; ++i) sum += sums[i];
-            out[h * out_stride + t] = sum;
+            const float* query = q + h * q_stride;
+            Floats sums[4] = {};
+            for (size_t c = 0; c < whole; c += kFloats)
+                for (size_t i = 0; i < 4; ++i) sums[i] += load(query + c) * widen(rows[i] + c);
+            float dots[4];
+            sum_lanes<float>(sums, dots);
+            for (size_t c = whole; c < k.channels; ++c)
+                for (size_t i = 0; i < 4; ++i) dots[i] += query[c] * to_float(rows[i][c]);
+            std::copy_n(dots, count, out + h * out_stride + t);
         }
     }
+}
+
+// Adds the vectors of N * kFloats channels of all tokens, times their weights.
+template <class V, int G, int N>
+inline void dense_mix_columns(const V* values, size_t tokens, size_t apart, const float* weights, size_t stride,
+                              float* out, size_t out_stride) {
+    Floats sums[G][N];
+    for (int g = 0; g < G; ++g)
+        for (int n = 0; n < N; ++n) sums[g][n] = load(out + g * out_stride + n * kFloats);
+    for (size_t t = 0; t < tokens; ++t) {
+        Floats row[N];
+        for (int n = 0; n < N; ++n) row[n] = widen(values + t * apart + n * kFloats);
+        for (int g = 0; g < G; ++g)
+            for (int n = 0; n < N; ++n) sums[g][n] += weights[g * stride + t] * row[n];
+    }
+    for (int g = 0; g < G; ++g)
+        for (int n = 0; n < N; ++n) store(out + g * out_stride + n * kFloats, sums[g][n]);
 }
 
 template <class V>
 void dense_mix(const DenseHead<V>& v, size_t heads, const float* weights, size_t stride, float* out,
                size_t out_stride) {
-    const size_t whole = v.channels / kFloats * kFloats;
-    for (size_t h = 0; h < heads; ++h) {
+    by_group(heads, [&](size_t h, auto group) {
+        constexpr int G = group.value, N = kVectors<G>;
+        const float* w = weights + h * stride;
         float* to = out + h * out_stride;
-        for (size_t t = 0; t < v.tokens; ++t) {
-            const V* row = v.values + t * v.channels;
-            const float weight = weights[h * stride + t];
-            for (size_t c = 0; c < whole; c += kFloats) store(to + c, load(to + c) + weight * widen(row + c));
-            for (size_t c = whole; c < v.channels; ++c) to[c] += weight * to_float(row[c]);
-        }
-    }
+        size_t c = 0;
+        for (; c + N * kFloats <= v.channels; c += N * kFloats)
+            dense_mix_columns<V, G, N>(v.values + c, v.tokens, v.channels, w, stride, to + c, out_stride);
+        for (; c + kFloats <= v.channels; c += kFloats)
+            dense_mix_columns<V, G, 1>(v.values + c, v.tokens, v.channels, w, stride, to + c, out_stride);
+        for (; c < v.channels; ++c)
+            for (int g = 0; g < G; ++g)
+                for (size_t t = 0; t < v.tokens; ++t)
+                    to[g * out_stride + c] += w[g * stride + t] * to_float(v.values[t * v.channels + c]);
+    });
 }
 
 }  // namespace

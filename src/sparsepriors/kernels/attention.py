@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from types import ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,6 +15,7 @@ from sparsepriors.kernels import bitmap, dispatch, reference
 from sparsepriors.kernels.bitmap import SLACK, TILE, BitmapTensor
 from sparsepriors.kernels.dispatch import code_path
 
+_VIEWS: weakref.WeakKeyDictionary[BitmapTensor, Any] = weakref.WeakKeyDictionary()
 _ALL = 2**63 - 1  # channels to keep: more than there can be
 
 
@@ -108,7 +111,7 @@ def bitmap_scores(q: Float[Tensor, "batch query_heads channels"], keys: BitmapTe
     if native is None:
         return reference.bitmap_scores(q, keys)
     out = torch.empty((*q.shape[:2], keys.shape[2]), dtype=torch.float32)
-    native.bitmap_scores(_floats(q), *_parts(keys), out, torch.get_num_threads(), path)
+    native.bitmap_scores(_floats(q), _view(native, keys), out, torch.get_num_threads(), path)
     return out
 
 
@@ -137,7 +140,7 @@ def bitmap_mix(weights: Float[Tensor, "batch query_heads tokens"], values: Bitma
     if native is None:
         return reference.bitmap_mix(weights, values)
     out = torch.empty((*weights.shape[:2], values.shape[3]), dtype=torch.float32)
-    native.bitmap_mix(_floats(weights), *_parts(values), out, torch.get_num_threads(), path)
+    native.bitmap_mix(_floats(weights), _view(native, values), out, torch.get_num_threads(), path)
     return out
 
 
@@ -201,15 +204,13 @@ def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: Bitma
     native = _native_for(q, keys, values, recent_keys, recent_values)
     if native is None:
         return reference.bitmap_attention(q, keys, values, recent_keys, recent_values, scale, mask)
-    if mask is None:
-        added = torch.empty((0, 0, 0))
-    elif mask.dtype == torch.bool:
+    if mask is not None and mask.dtype == torch.bool:
         added = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
     else:
-        added = _floats(mask)
+        added = None if mask is None else _floats(mask)
     recent_parts = (t.detach().flatten(0, 1).contiguous() for t in (recent_keys, recent_values))
     out = torch.empty((*q.shape[:2], values.shape[3]), dtype=torch.float32)
-    native.bitmap_attention(_floats(q) * scale, *_parts(keys), *_parts(values), *recent_parts, added, out,
+    native.bitmap_attention(_floats(q) * scale, _view(native, keys), _view(native, values), *recent_parts, added, out,
                             torch.get_num_threads(), path)
     return out.to(q.dtype)
 
@@ -222,8 +223,12 @@ def _floats(x: Tensor) -> Tensor:
     return x.detach().float().contiguous()
 
 
-def _parts(packed: BitmapTensor) -> tuple[Tensor, Tensor, Tensor, int]:
-    return packed.bitmap, packed.offsets, packed.values, packed.pad
+def _view(native: ModuleType, packed: BitmapTensor) -> Any:
+    """What the compiled kernels take for a packed tensor; made once, because that takes as long as 500 tokens do."""
+    view = _VIEWS.get(packed)
+    if view is None:
+        view = _VIEWS[packed] = native.bitmap_view(packed.bitmap, packed.offsets, packed.values, packed.pad)
+    return view
 
 
 def _no_nan(found: bool) -> None:
