@@ -1,8 +1,14 @@
-"""Packing the keys and values of an attention cache as bitmaps, and attention that reads them packed."""
+"""Packing the keys and values of an attention cache as bitmaps, and attention that reads them packed.
+
+On the CPU the compiled kernels run, on CUDA devices those in `triton_bitmap` where Triton is installed (packing is
+plain PyTorch there), else the references.
+"""
 
 from __future__ import annotations
 
 import weakref
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -109,7 +115,7 @@ def bitmap_scores(q: Float[Tensor, "batch query_heads channels"], keys: BitmapTe
     path = code_path(instruction_set)
     native = _native_for(q, keys)
     if native is None:
-        return reference.bitmap_scores(q, keys)
+        return _plain_or_triton(q).bitmap_scores(q, keys)
     out = torch.empty((*q.shape[:2], keys.shape[2]), dtype=torch.float32)
     native.bitmap_scores(_floats(q), _view(native, keys), out, torch.get_num_threads(), path)
     return out
@@ -138,7 +144,7 @@ def bitmap_mix(weights: Float[Tensor, "batch query_heads tokens"], values: Bitma
     path = code_path(instruction_set)
     native = _native_for(weights, values)
     if native is None:
-        return reference.bitmap_mix(weights, values)
+        return _plain_or_triton(weights).bitmap_mix(weights, values)
     out = torch.empty((*weights.shape[:2], values.shape[3]), dtype=torch.float32)
     native.bitmap_mix(_floats(weights), _view(native, values), out, torch.get_num_threads(), path)
     return out
@@ -203,7 +209,7 @@ def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: Bitma
     path = code_path(instruction_set)
     native = _native_for(q, keys, values, recent_keys, recent_values)
     if native is None:
-        return reference.bitmap_attention(q, keys, values, recent_keys, recent_values, scale, mask)
+        return _plain_or_triton(q).bitmap_attention(q, keys, values, recent_keys, recent_values, scale, mask)
     if mask is not None and mask.dtype == torch.bool:
         added = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
     else:
@@ -217,6 +223,13 @@ def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: Bitma
 
 def _native_for(*tensors: Tensor | BitmapTensor) -> ModuleType | None:
     return dispatch.NATIVE if all(t.device.type == "cpu" for t in tensors) else None
+
+
+def _plain_or_triton(x: Tensor) -> ModuleType:
+    """Who computes where the compiled kernels do not: Triton on CUDA devices if it is there, else the references."""
+    if x.device.type == "cuda" and find_spec("triton") is not None:
+        return import_module("sparsepriors.kernels.triton_bitmap")
+    return reference
 
 
 def _floats(x: Tensor) -> Tensor:
