@@ -59,8 +59,9 @@ class Packed:
         ValueError
             If the file is damaged, holds another format than this class, or its tensors do not fit together.
         """
+        tensors, metadata = _files.read_described_tensors(path)
         try:
-            header = _files.parse_json(_files.read_metadata(path)[_FORMAT])
+            header = _files.parse_json(metadata[_FORMAT])
             name, plain = header["format"], dict(header["fields"])
         except (KeyError, TypeError, ValueError, RecursionError) as e:
             raise ValueError(f"{path} is not a file of packed data: {e}") from e
@@ -68,7 +69,7 @@ class Packed:
         if found is None or not issubclass(found, cls):
             raise ValueError(f"{path} holds the format {name!r}, expected {cls.__name__}")
         try:
-            return found(**_files.read_tensors(path), **plain)  # pyright: ignore[reportReturnType]
+            return found(**tensors, **plain)  # pyright: ignore[reportReturnType]
         except (TypeError, ValueError) as e:
             raise ValueError(f"{path} is not a readable {name}: {e}") from e
 
