@@ -95,7 +95,7 @@ class Sizes(ImageSizes):
 
 SIZES = {
     Scale.SMOKE: Sizes("digits8", 1, 256, 0, 200, SHAPES[3:6], (0.9,), 3, 64, (0.8,), 1),
-    Scale.DEFAULT: Sizes("fashion-mnist", 2, 4000, 0, 5000, SHAPES, (0.5, 0.7, 0.9, 0.95), 12, 224, (0.7, 0.8, 0.9), 5),
+    Scale.DEFAULT: Sizes("fashion-mnist", 2, 4000, 0, 5000, SHAPES, (0.5, 0.7, 0.9, 0.95), 12, 224, (0.7, 0.8, 0.9), 4),
     Scale.FULL: Sizes("fashion-mnist", 1, 60_000, 0, 10_000, SHAPES, (0.5, 0.6, 0.7, 0.8, 0.9, 0.95), 50, 224,
                       (0.7, 0.8, 0.9), 30),
 }
@@ -192,16 +192,15 @@ def _train(run: Run, sizes: Sizes, data: Drawn, width: float, narrow: float | No
     """A dense network, or a sparse one of the multiply-adds that a dense one of width ``narrow`` does."""
     example = data.train[0][:1]
     network = _network(width, run)
+    recipe = Recipe(epochs=sizes.epochs, batch=32, optimizer="adamw", rate=2e-3, weight_decay=0.01, warmup=0.1,
+                    augment=Augment(shift=1, flip=True))
     density, plan = 1.0, None
     if narrow is not None:
         density = _density(network, _multiply_adds(_network(narrow, run), example), example)
         late = round(256 * width)
         pattern: Pattern = Unstructured(density) if block is None else OutputBlocks(density, block, late)
-        steps = Recipe(epochs=sizes.epochs).steps(len(data.train[0]))
-        gmp = preset("gmp", density=density, start=0.2, end=0.75, every=max(1, steps // 40), distribution=Uniform())
+        gmp = preset("gmp", density=density, start=0.2, end=0.75, every=max(1, recipe.steps(len(data.train[0])) // 40), distribution=Uniform())
         plan = SparsePlan(pattern, gmp.distribution, schedule=gmp.schedule, where=POINTWISE)
-    recipe = Recipe(epochs=sizes.epochs, optimizer="adamw", rate=2e-3, weight_decay=0.01, warmup=0.1,
-                    augment=Augment(shift=1, flip=True))
     train_classifier(network, data.train, recipe, plan=plan, generator=torch.Generator().manual_seed(run.seed))
     network.eval()
     masks = {name: s.parameter.detach() != 0 for name, s in select(network, POINTWISE).items()}
