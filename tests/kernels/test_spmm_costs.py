@@ -24,7 +24,8 @@ def test_sparse_pays_for_sparse_layers_of_some_size():
     costs = SpmmCosts()
     assert costs.pays(1, 196, _packed(256, 256, 0.1))
     assert not costs.pays(1, 196, _packed(256, 256, 0.9))
-    assert not costs.pays(1, 1, _packed(256, 256, 0.1))   # fifteen of sixteen lanes would be idle
+    assert not costs.pays(1, 1, _packed(256, 256, 0.1), linear=True)   # fifteen of sixteen lanes would be idle
+    assert costs.pays(64, 1, _packed(256, 256, 0.1), linear=True)
 
 
 def test_costs_are_written_down_and_read_again():

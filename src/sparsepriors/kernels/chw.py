@@ -16,7 +16,7 @@ from sparsepriors.kernels.packed import Packed
 BLOCKS = (1, 2, 4)
 """Output channels of one block: they share their kept input channels, so that a pixel is loaded once for all."""
 
-_RATES = {1: 1.0, 2: 1.4, 4: 1.6}  # stored weights per second, relative to single rows, where the caches hold all
+_RATES = {1: 1.0, 2: 1.5, 4: 1.7}  # stored weights per second, relative to single rows, where the caches hold all
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,8 +30,8 @@ class SpmmCosts(Described):
 
     Attributes
     ----------
-    call, dense_call
-        Of a call of `spmm_chw`, and of a dense convolution.
+    call, dense_call, linear_call
+        Of a call of `spmm_chw`, of a dense convolution, and of a dense linear layer.
     weight
         Of one stored weight on 16 pixels, in blocks of 1, 2 and 4 output channels.
     read, write
@@ -45,16 +45,17 @@ class SpmmCosts(Described):
     per core); `calibrate` measures the machine at hand.
     """
 
-    call: float = 12_000.0
-    weight: tuple[float, float, float] = (0.5, 0.37, 0.33)
-    read: float = 2.0
-    write: float = 3.0
-    dense_call: float = 8_000.0
-    multiply: float = 0.33
-    dense_move: float = 3.0
+    call: float = 4_700.0
+    weight: tuple[float, float, float] = (0.47, 0.31, 0.27)
+    read: float = 0.0
+    write: float = 1.8
+    dense_call: float = 11_000.0
+    multiply: float = 0.336
+    dense_move: float = 0.0
+    linear_call: float = 2_000.0
 
     def __post_init__(self) -> None:
-        for name in ("call", "read", "write", "dense_call", "multiply", "dense_move"):
+        for name in ("call", "read", "write", "dense_call", "multiply", "dense_move", "linear_call"):
             _checks.nonnegative(name, getattr(self, name))
         if len(self.weight) != len(BLOCKS):
             raise ValueError(f"weight must have one entry for each block of {BLOCKS}, got {self.weight}")
@@ -66,14 +67,15 @@ class SpmmCosts(Described):
         return 1e-9 * float(_sparse_parts(images, pixels, packed) @ np.array([
             self.call, *self.weight, self.read, self.write]))
 
-    def dense(self, images: int, pixels: int, channels: int, outputs: int) -> float:
-        """Seconds of a dense convolution on them."""
+    def dense(self, images: int, pixels: int, channels: int, outputs: int, *, linear: bool = False) -> float:
+        """Seconds of a dense convolution on them, or of a linear layer on rows, which are images of one pixel."""
         return 1e-9 * float(_dense_parts(images, pixels, channels, outputs) @ np.array([
-            self.dense_call, self.multiply, self.dense_move]))
+            self.linear_call if linear else self.dense_call, self.multiply, self.dense_move]))
 
-    def pays(self, images: int, pixels: int, packed: PackedCHW) -> bool:
+    def pays(self, images: int, pixels: int, packed: PackedCHW, *, linear: bool = False) -> bool:
         """Whether the sparse one is expected to be faster."""
-        return self.sparse(images, pixels, packed) < self.dense(images, pixels, packed.channels, packed.outputs)
+        dense = self.dense(images, pixels, packed.channels, packed.outputs, linear=linear)
+        return self.sparse(images, pixels, packed) < dense
 
 
 def calibrate(*, repeats: int = 9) -> SpmmCosts:
@@ -101,7 +103,9 @@ def calibrate(*, repeats: int = 9) -> SpmmCosts:
                                    _fastest(lambda x=x, p=packed: spmm_chw(x, p), repeats)))
     call, *weights, read, write = (1e9 * nnls(*_relative(sparse))[0]).tolist()
     dense_call, multiply, move = (1e9 * nnls(*_relative(dense))[0]).tolist()
-    return SpmmCosts(call, tuple(weights), read, write, dense_call, multiply, move)
+    row, square = torch.zeros(1, LANES), torch.zeros(LANES, LANES)
+    linear_call = 1e9 * _fastest(lambda: functional.linear(row, square), repeats)
+    return SpmmCosts(call, tuple(weights), read, write, dense_call, multiply, move, linear_call)
 
 
 def _sparse_parts(images: int, pixels: int, packed: PackedCHW) -> np.ndarray:

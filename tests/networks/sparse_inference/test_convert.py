@@ -13,7 +13,7 @@ from sparsepriors.networks.sparse_inference.follow import watched
 from sparsepriors.networks.sparse_inference.layers import ClampedConv
 
 ALWAYS = SpmmCosts(call=0.0, weight=(0.0, 0.0, 0.0), read=0.0, write=0.0)
-NEVER = SpmmCosts(dense_call=0.0, multiply=0.0, dense_move=0.0)
+NEVER = SpmmCosts(dense_call=0.0, multiply=0.0, dense_move=0.0, linear_call=0.0)
 
 
 @torch.no_grad()

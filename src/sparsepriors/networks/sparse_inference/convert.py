@@ -64,7 +64,7 @@ class SparseInference(nn.Module):
 def packed_linear(linear: nn.Linear, rows: int, costs: SpmmCosts) -> nn.Module | None:
     """Unstructured weights by `spmm_chw`, where the costs say that it pays."""
     packed = pack_1x1(linear.weight, linear.bias)
-    return SparseLinear(packed) if costs.pays(rows, 1, packed) else None
+    return SparseLinear(packed) if costs.pays(rows, 1, packed, linear=True) else None
 
 
 def sparsify_for_inference(model: nn.Module, example: Tensor | tuple[Any, ...] | Mapping[str, Any], *,
