@@ -12,9 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace each ``<!-- results: X -->``, ``<!-- benchmark: X -->`` and ``<!-- comparison: X -->`` by its table."""
+    """Replace each ``<!-- results: X -->``, ``<!-- benchmark: X -->``, ``<!-- comparison: X -->`` by its table.
+
+    ``<!-- figure: SLUG/NAME -->`` is replaced by a figure of the results with its caption.
+    """
     markdown = re.sub(r"^<!-- results: ([a-z0-9-]+) -->$", lambda m: _claims(m[1]), markdown, flags=re.M)
     markdown = re.sub(r"^<!-- comparison: ([a-z0-9-]+) -->$", lambda m: _comparison(m[1]), markdown, flags=re.M)
+    markdown = re.sub(r"^<!-- figure: ([a-z0-9-]+)/([a-z0-9-]+) -->$", lambda m: _figure(m[1], m[2]), markdown,
+                      flags=re.M)
     return re.sub(r"^<!-- benchmark: ([a-z0-9_-]+) -->$", lambda m: _benchmark(m[1]), markdown, flags=re.M)
 
 
@@ -35,6 +40,15 @@ def _claims(slug: str) -> str:
                   f"{data['seconds']:.0f} s, peak memory {data['peak_rss_mb']:.0f} MB; "
                   f"version {data['version']}.*"]
     return "\n".join(lines)
+
+
+def _figure(slug: str, name: str) -> str:
+    figure = next((f for f in _read(ROOT / "results" / f"{slug}.json")["figures"] if f["name"] == name), None)
+    if figure is None:
+        raise ValueError(f"results/{slug}.json has no figure {name!r}")
+    path = ROOT / "results" / figure["file"]
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f"![{figure['alt']}](data:image/{path.suffix[1:]};base64,{data})\n\n*{figure['caption']}*"
 
 
 def _comparison(name: str) -> str:

@@ -22,7 +22,7 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_p
     assert (tmp_path / "run" / "figures" / "speed.png").stat().st_size > 10_000
     assert claims["same-answers"] == {"ours": 1.0, "baseline": 1.0}
     trained = [r for r in rows if r["part"] == "training"]
-    assert len(trained) == 6
+    assert len(trained) == 4
     dense = {r["width"]: r["multiply_adds"] for r in trained if r["density"] == 1}
     for row in trained:
         assert row["multiply_adds"] == pytest.approx(dense[row["narrow"]], rel=0.01)
