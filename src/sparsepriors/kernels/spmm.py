@@ -53,17 +53,18 @@ def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = ma
         raise TypeError(f"packed must be PackedCHW, got {type(packed).__name__}")
     if not isinstance(x, Tensor) or x.dtype != torch.float32:
         raise TypeError(f"x must be a float32 tensor, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
-    if x.ndim < 3 or x.shape[1] != packed.channels:
-        raise ValueError(f"x must have shape (batch, {packed.channels}, *pixels), got {tuple(x.shape)}")
+    shape = list(x.shape)
+    if len(shape) < 3 or shape[1] != packed.channels:
+        raise ValueError(f"x must have shape (batch, {packed.channels}, *pixels), got {tuple(shape)}")
+    shape[1] = packed.outputs
     if x.device != packed.values.device:
         raise ValueError(f"x must be on {packed.values.device} like the weights, got {x.device}")
     if not lo <= hi:
         raise ValueError(f"lo must be at most hi, got {lo} and {hi}")
     path = code_path(instruction_set)
-    shape = (x.shape[0], packed.outputs, *x.shape[2:])
     if out is not None:
-        _checked_out(out, x, shape)
-    native = dispatch.NATIVE if x.device.type == "cpu" else None
+        _checked_out(out, x, tuple(shape))
+    native = dispatch.NATIVE if x.is_cpu else None
     if native is None or (x.requires_grad and torch.is_grad_enabled()):
         return reference.spmm_chw(x, packed, lo, hi, out)
     x = x.contiguous()
