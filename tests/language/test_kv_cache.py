@@ -108,3 +108,28 @@ def test_bad_arguments_are_refused() -> None:
     cache = MustafarCache(config, 0.5)
     with pytest.raises(TypeError, match="simulate=True takes any"), sparse_kv(model, cache):
         model(tokens(1, 100), cache=cache)
+
+
+@pytest.mark.parametrize(("block", "prompt", "rest"), [(1, 30, 8), (1, 8, 8), (1, 5, 5), (12, 30, 18), (12, 31, 19)])
+def test_the_dense_rest_is_the_window_and_what_fills_no_block(model, block: int, prompt: int, rest: int) -> None:
+    cache: Any = MustafarCache(model.config, 0.5, window=8, block=block, simulate=True)
+    with torch.no_grad(), sparse_kv(model, cache):
+        model(tokens(1, prompt), cache=cache)
+        assert cache.layers[1].keys.shape[2] == rest
+        for token in tokens(1, 20, seed=4)[0]:
+            model(token[None, None], cache=cache)
+            held = cache.layers[1].keys.shape[2]
+            assert held == cache.get_seq_length() - max(cache.get_seq_length() - 8, 0) // block * block
+
+
+def test_packed_and_simulated_agree_behind_pads(model) -> None:
+    ids, mask = tokens(2, 108), torch.ones(2, 108, dtype=torch.int64)
+    mask[0, :37] = 0
+    found = []
+    for simulate in (False, True):
+        cache = MustafarCache(model.config, 0.6, 0.6, window=5, simulate=simulate)
+        with torch.no_grad(), sparse_kv(model, cache):
+            model(ids[:, :100], attention_mask=mask[:, :100], cache=cache)
+            found.append(torch.cat([model(ids[:, t:t + 1], attention_mask=mask[:, :t + 1], cache=cache).logits
+                                    for t in range(100, 108)], dim=1))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)
