@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -52,3 +54,9 @@ def test_an_empty_cache_may_be_moved_and_weighs_nothing() -> None:
     cache.crop(0)
     assert (cache.nbytes(), cache.get_seq_length(), cache.compression()) == (0, 0, 1.0)
     assert cache.get_max_length() == -1
+
+
+def test_all_rooms_fit_into_one_process() -> None:
+    """Classes that are written as JSON go by their bare names, which two rooms must not share."""
+    for room in ("imaging", "networks", "language"):
+        importlib.import_module(f"sparsepriors.{room}")

@@ -6,19 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from sparsepriors import _checks
+from sparsepriors.language.alisa import ALISACache
 from sparsepriors.language.cache_base import SparseCache
 from sparsepriors.language.dense import DenseCache
 from sparsepriors.language.eviction import H2OCache, SnapKVCache, StreamingCache
 from sparsepriors.language.kv_cache import MustafarCache
-from sparsepriors.language.selected import SelectedCache
 from sparsepriors.language.think import ThinKCache
-from sparsepriors.priors.tokens import SparseWindow
 
 _MAKERS: dict[str, Callable[[Any, float], SparseCache]] = {
     "dense": lambda config, sparsity: DenseCache(config),
     "mustafar": lambda config, sparsity: MustafarCache(config, sparsity, sparsity),
     "think": lambda config, sparsity: ThinKCache(config, sparsity),
-    "alisa": lambda config, sparsity: SelectedCache(config, SparseWindow(1 - sparsity)),
+    "alisa": lambda config, sparsity: ALISACache(config, 1 - sparsity),
     "h2o": lambda config, sparsity: H2OCache(config, 1 - sparsity),
     "streaming": lambda config, sparsity: StreamingCache(config, 1 - sparsity),
     "snapkv": lambda config, sparsity: SnapKVCache(config, 1 - sparsity),

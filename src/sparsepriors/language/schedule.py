@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 
 from sparsepriors import _checks
-from sparsepriors._described import Described
 
 
 @dataclass(frozen=True)
-class Schedule(Described):
+class Schedule:
     """Phases of a decoding run by its step j (Zhao, Wu and Wang, ISCA 2024, Algorithm 2).
 
     Phase I (j < p1): nothing moves. Phase II (p1 <= j < p2): tokens go to slow memory and come back when selected.
