@@ -8,6 +8,7 @@ from sparsepriors.networks.classification import accuracy, cross_entropy, predic
 from sparsepriors.networks.hooks import ClipGradNorm, EarlyStopping, KeepBest, ReduceOnPlateau
 from sparsepriors.networks.models import MODELS, EfficientNetLite0, efficientnet_lite0, model
 from sparsepriors.networks.onnx import OnnxNetwork, write_onnx
+from sparsepriors.networks.packed_linear import PackedLayer, PackedLinear, pack_nm_model
 from sparsepriors.networks.prune import Pruned, prune
 from sparsepriors.networks.recipe import Recipe, Trained, train_classifier
 from sparsepriors.networks.reliability import auroc, ece, fgsm
@@ -54,6 +55,8 @@ __all__ = [
     "MagnitudeScore",
     "Moments",
     "OnnxNetwork",
+    "PackedLayer",
+    "PackedLinear",
     "Probe",
     "Pruned",
     "RandomScore",
@@ -85,6 +88,7 @@ __all__ = [
     "fgsm",
     "load_checkpoint",
     "model",
+    "pack_nm_model",
     "predict",
     "preset",
     "prune",

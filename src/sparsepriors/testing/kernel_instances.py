@@ -16,7 +16,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_bitmaps(), *_born(), *_masks(), *_total_variation(), *_sparse_convolutions()]
+    return [*_bitmaps(), *_born(), *_masks(), *_nm_linear(), *_total_variation(), *_sparse_convolutions()]
 
 
 def _bodies() -> tuple[dict[str, str], ...]:
@@ -170,6 +170,40 @@ def _born() -> list[KernelCase]:
                 BadCall((y.mT, tables), ValueError, r"y must have shape \(batch, 2, 2, 3\)"),
                 BadCall((y.to(torch.complex64), tables), ValueError, r"y must be torch\.complex128"),
                 BadCall((y, tables), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))))
+    return made
+
+
+def _nm_linear() -> list[KernelCase]:
+    """Sizes are (rows, outputs, groups). Panels hold 16 outputs, tables 8 to 32 entries, kernels take up to 16 rows;
+    the last is enough work for a second thread.
+    """
+    sizes = ((0, 3, 2), (1, 1, 1), (1, 65, 9), (2, 16, 3), (5, 17, 5), (9, 33, 2), (83, 20, 7), (33, 200, 150))
+    packed = kernels.pack_linear_nm(torch.tensor([[0.0, 5.0, 0.0, 7.0], [1.0, 0.0, 0.0, 0.0]]), 2, 4)
+    x = torch.ones(3, 4)
+    refused = (
+        BadCall((x[:, :3], packed), ValueError, r"x must have shape \(\.\.\., 4\), got \(3, 3\)"),
+        BadCall((x.sum(), packed), ValueError, r"x must have shape \(\.\.\., 4\), got \(\)"),
+        BadCall((x.double(), packed), TypeError, "x must be a float32 or bfloat16 tensor, got torch.float64"),
+        BadCall((x, packed.dense()), TypeError, "packed must be a PackedNM, got Tensor"),
+        BadCall((x, packed), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))
+    made = []
+    kinds = tuple((weights, dtype) for dtype in (_F32, torch.bfloat16) for weights in (_F32, torch.bfloat16))
+    for n, m, bias, of in ((2, 4, True, kinds), (1, 8, False, kinds[:2]), (5, 16, True, kinds[:2]),
+                           (3, 32, False, kinds[:2]), (3, 5, True, kinds[1:2]), (1, 1, True, kinds[:1])):
+        for weights, dtype in of:
+            def layer(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, n: int = n, m: int = m,
+                      weights: torch.dtype = weights, bias: bool = bias):
+                rows, outputs, groups = size
+                weight = torch.randn(outputs, groups * m, generator=generator)
+                weight[torch.rand(weight.shape, generator=generator) < 0.1] = 0.0
+                weight = torch.where(reference.nm_mask(weight.abs(), n, m), weight, 0.0)
+                return (torch.randn(rows, groups * m, generator=generator).to(dtype),
+                        kernels.pack_linear_nm(weight, n, m, weight[:, 0] if bias else None, dtype=weights))
+
+            made.append(KernelCase(
+                kernels.nm_linear, reference.nm_linear, layer, sizes, (dtype,), 100.0 if dtype == _F32 else 2.0,
+                _bodies(), refused=refused, nonfinite=dict.fromkeys((math.nan, math.inf, -math.inf)), least=m,
+                name=f"nm_linear {n}:{m} {str(weights)[6:]} x {str(dtype)[6:]}"))
     return made
 
 

@@ -27,6 +27,7 @@ inline void require(bool holds, const char* what) {
 void bind_bitmap(nb::module_& m);
 void bind_born(nb::module_& m);
 void bind_masks(nb::module_& m);
+void bind_nm_linear(nb::module_& m);
 void bind_spmm(nb::module_& m);
 void bind_variation(nb::module_& m);
 

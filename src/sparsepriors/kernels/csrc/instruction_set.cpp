@@ -4,6 +4,8 @@
 #include "born.hpp"
 #include "kernels.hpp"
 #include "masks.hpp"
+#include "nm_dot.hpp"
+#include "nm_linear.hpp"
 #include "softmax.hpp"
 #include "spmm.hpp"
 #include "variation.hpp"
@@ -30,6 +32,9 @@ const InstructionSet SPARSEPRIORS_ISA = {
     kBitmap<Float16>,
     kBitmap<BFloat16>,
     {exponentials},
+    nm::nm_linear<float>,
+    nm::nm_linear<uint16_t>,
+    nm::nm_dot,
 };
 
 }  // namespace sparsepriors

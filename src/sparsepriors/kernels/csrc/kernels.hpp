@@ -159,6 +159,43 @@ struct SoftmaxKernels {
     void (*exponentials)(float* scores, const float* mask, size_t count, float* largest, float* sum);
 };
 
+constexpr size_t kNMRows = 16;  // outputs whose values lie side by side
+
+// A linear layer with N:M sparse weights (see kernels/nm_linear.py): values [panels][pairs] of 16 rows, two values each
+// (float: [2][16], bfloat16: [16][2]), places [panels][pairs][4 * bits] bytes and 16 bytes more, bias [out] or null.
+struct NMLinear {
+    const void* values;
+    const uint8_t* places;
+    const float* bias;
+    size_t out, groups, pairs, n, m;
+    int bits;
+    size_t panels() const { return (out + kNMRows - 1) / kNMRows; }
+    size_t reach() const { return (2 * pairs + n - 1) / n; }  // groups, and the one where the last pair may end
+    // Binary logarithm of the groups that share a table of this many entries.
+    size_t shared(size_t width) const {
+        size_t log = 0;
+        while (width >> (log + 1 + static_cast<size_t>(bits))) ++log;
+        return log;
+    }
+};
+
+// X is the type of the tables' entries.
+template <class X>
+struct NMKernel {
+    // Writes y [rows][out] of panels [first, last) from the tables of every `batch` rows of x; null if there is none.
+    void (*product)(const NMLinear&, size_t first, size_t last, const X* tables, size_t rows, float* y);
+    // Writes the tables of one batch from x [rows][in], rows <= batch.
+    void (*fill)(const NMLinear&, const X* x, size_t rows, size_t batch, X* tables);
+    size_t width, batch;
+    // Entries of the tables of one batch.
+    size_t size(const NMLinear& w) const {
+        const size_t slots = width >> w.bits;
+        return (w.reach() + slots - 1) / slots * batch * width;
+    }
+};
+using NMLinearKernel = NMKernel<float>;
+using NMDotKernel = NMKernel<uint16_t>;  // bfloat16
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -171,6 +208,9 @@ struct InstructionSet {
     BitmapKernels<Float16> bitmap16;
     BitmapKernels<BFloat16> bitmap_brain;
     SoftmaxKernels softmax;
+    NMLinearKernel (*nm_linear32)(const NMLinear&, size_t rows);
+    NMLinearKernel (*nm_linear16)(const NMLinear&, size_t rows);
+    NMDotKernel (*nm_dot)(const NMLinear&, size_t rows);
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;
