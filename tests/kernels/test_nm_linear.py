@@ -33,6 +33,7 @@ def test_errors_stay_below_what_rounding_explains(nm, out_features, groups, rows
     x = torch.randn(rows, groups * m, generator=torch.Generator().manual_seed(seed)).to(dtype)
     y = nm_linear(x, packed, instruction_set=isa)
     assert y.dtype == dtype
+    assert packed.bias is not None
     weight, bias = packed.dense().double(), packed.bias.double()
     exact = x.double() @ weight.T + bias
     largest = x.double().abs() @ weight.abs().T + bias.abs()
@@ -77,6 +78,8 @@ def test_the_gradient_is_that_of_the_dense_layer(dtype):
     upper = torch.randn(2, 3, 5).to(dtype)
     nm_linear(x, packed).backward(upper)
     torch.nn.functional.linear(other, packed.dense()).backward(upper)
+    assert x.grad is not None
+    assert other.grad is not None
     assert torch.allclose(x.grad.float(), other.grad.float(), rtol=4 * torch.finfo(dtype).eps,
                           atol=4 * torch.finfo(dtype).eps)
 

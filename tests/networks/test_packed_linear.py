@@ -74,6 +74,7 @@ def test_dtypes_change_as_those_of_a_model_do():
     packed = PackedLinear.from_linear(linear, 2, 4)
     half = copy.deepcopy(packed).to(torch.bfloat16)
     assert torch.equal(half.dense_weight(), linear.weight.bfloat16())
+    assert half.bias is not None
     assert half.bias.dtype == torch.float32
     x = torch.randn(3, 8).bfloat16()
     assert half(x).dtype == torch.bfloat16

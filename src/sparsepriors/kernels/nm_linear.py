@@ -54,20 +54,20 @@ def nm_linear(x: Tensor, packed: PackedNM, *, instruction_set: str | None = None
 
 
 def _product(x: Tensor, packed: PackedNM, path: str) -> Tensor:
-    if not x.numel() or (dispatch.NATIVE is None and x.device.type == "cpu"):
+    native = dispatch.NATIVE if x.device.type == "cpu" else None
+    in_triton = x.device.type == "cuda" and find_spec("triton") is not None
+    if not x.numel() or (native is None and not in_triton):
         return reference.nm_linear(x, packed)
-    if x.device.type == "cuda" and find_spec("triton") is not None:
+    rows = x.reshape(-1, packed.in_features).contiguous()
+    if native is None:
         from sparsepriors.kernels import triton_nm
 
-        rows = x.reshape(-1, packed.in_features).contiguous()
-        return triton_nm.nm_linear(rows, packed).reshape(*x.shape[:-1], packed.out_features)
-    if x.device.type != "cpu":
-        return reference.nm_linear(x, packed)
-    y = x.new_empty((*x.shape[:-1], packed.out_features))
-    dispatch.NATIVE.nm_linear(_raw(x.reshape(-1, packed.in_features).contiguous()), _raw(packed.values.contiguous()),
-                              packed.places.contiguous(), packed.bias, packed.n, packed.m, packed.bits,
-                              _raw(y.view(-1, packed.out_features)), torch.get_num_threads(), path)
-    return y
+        y = triton_nm.nm_linear(rows, packed)
+    else:
+        y = rows.new_empty((rows.shape[0], packed.out_features))
+        native.nm_linear(_raw(rows), _raw(packed.values.contiguous()), packed.places.contiguous(), packed.bias,
+                         packed.n, packed.m, packed.bits, _raw(y), torch.get_num_threads(), path)
+    return y.reshape(*x.shape[:-1], packed.out_features)
 
 
 class _Differentiable(torch.autograd.Function):

@@ -4,12 +4,16 @@ Few rows of x stream the weight once and gather from x, which the caches hold; m
 shared memory and multiply them by matrix instructions.
 """
 
+# What Triton compiles is typed as its compiler sees it, which is not what Python passes.
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from sparsepriors.kernels.packed_nm import ROWS, PackedNM
 
@@ -35,7 +39,7 @@ def nm_linear(x: Tensor, packed: PackedNM) -> Tensor:
     else:
         block, outputs, inputs = _TILE
         # The interpreter's dot takes the bits of bfloat16 for integers; in float32 the products are the same.
-        exact = x.dtype == packed.values.dtype == torch.bfloat16 and not triton.knobs.runtime.interpret
+        exact = x.dtype == packed.values.dtype == torch.bfloat16 and not knobs.runtime.interpret
         grid = (triton.cdiv(rows, block), triton.cdiv(packed.out_features, outputs))
         _tiles[grid](x, packed.values, packed.places, bias, y, *shape, **fixed, LANES=ROWS, BLOCK=block,
                      OUTPUTS=outputs, INPUTS=inputs, DTYPE=tl.bfloat16 if exact else tl.float32)

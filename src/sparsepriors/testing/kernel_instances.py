@@ -174,9 +174,7 @@ def _born() -> list[KernelCase]:
 
 
 def _nm_linear() -> list[KernelCase]:
-    """Sizes are (rows, outputs, groups). Panels hold 16 outputs, tables 8 to 32 entries, kernels take up to 16 rows;
-    the last is enough work for a second thread.
-    """
+    """Sizes are (rows, outputs, groups); the last is enough work for two threads. Panels hold 16 outputs."""
     sizes = ((0, 3, 2), (1, 1, 1), (1, 65, 9), (2, 16, 3), (5, 17, 5), (9, 33, 2), (83, 20, 7), (33, 200, 150))
     packed = kernels.pack_linear_nm(torch.tensor([[0.0, 5.0, 0.0, 7.0], [1.0, 0.0, 0.0, 0.0]]), 2, 4)
     x = torch.ones(3, 4)
