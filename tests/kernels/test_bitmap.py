@@ -30,6 +30,7 @@ def assert_same(a, b):
     assert torch.equal(a.bitmap, b.bitmap)
     assert torch.equal(a.offsets, b.offsets)
     assert torch.equal(a.dense(), b.dense())
+    assert torch.equal(a.dense(), bitmap.unpacked(a))
 
 
 @given(st.sampled_from(DTYPES), st.sampled_from(bitmap.ORIENTATIONS), st.sampled_from(bitmap.PADS),
@@ -42,6 +43,7 @@ def test_packed_and_back(dtype, orientation, pad, shape, share, density, seed):
     for kept, want in ((None, x), (keep, pruned(x, keep))):
         packed = pack_bitmap(x, orientation, kept, pad)
         assert torch.equal(packed.dense(), want)
+        assert torch.equal(bitmap.unpacked(packed), want)
         assert packed.nnz == int((want != 0).sum())
         BitmapTensor(packed.bitmap, packed.offsets, packed.values, packed.shape, orientation, pad)
 

@@ -6,22 +6,19 @@ plain PyTorch there), else the references.
 
 from __future__ import annotations
 
-import weakref
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.kernels import bitmap, dispatch, reference
+from sparsepriors.kernels import bitmap, reference
 from sparsepriors.kernels.bitmap import SLACK, TILE, BitmapTensor
 from sparsepriors.kernels.dispatch import code_path
 
-_VIEWS: weakref.WeakKeyDictionary[BitmapTensor, Any] = weakref.WeakKeyDictionary()
 _ALL = 2**63 - 1  # channels to keep: more than there can be
 
 
@@ -62,7 +59,7 @@ def pack_bitmap(x: Float[Tensor, "batch heads tokens channels"], orientation: st
         _checks.count("keep", keep, high=x.shape[3])
     path = code_path(instruction_set)
     x = x.detach()
-    native = _native_for(x)
+    native = bitmap.compiled(x)
     if native is not None:
         parts = _pack(native, x, orientation, keep, pad, path)
     else:
@@ -113,11 +110,11 @@ def bitmap_scores(q: Float[Tensor, "batch query_heads channels"], keys: BitmapTe
     _packed("keys", keys, "key")
     _heads("q", q, keys, keys.shape[3], "channels")
     path = code_path(instruction_set)
-    native = _native_for(q, keys)
+    native = bitmap.compiled(q, keys)
     if native is None:
         return _plain_or_triton(q).bitmap_scores(q, keys)
     out = torch.empty((*q.shape[:2], keys.shape[2]), dtype=torch.float32)
-    native.bitmap_scores(_floats(q), _view(native, keys), out, torch.get_num_threads(), path)
+    native.bitmap_scores(_floats(q), bitmap.compiled_view(native, keys), out, torch.get_num_threads(), path)
     return out
 
 
@@ -142,11 +139,11 @@ def bitmap_mix(weights: Float[Tensor, "batch query_heads tokens"], values: Bitma
     _packed("values", values, "value")
     _heads("weights", weights, values, values.shape[2], "tokens")
     path = code_path(instruction_set)
-    native = _native_for(weights, values)
+    native = bitmap.compiled(weights, values)
     if native is None:
         return _plain_or_triton(weights).bitmap_mix(weights, values)
     out = torch.empty((*weights.shape[:2], values.shape[3]), dtype=torch.float32)
-    native.bitmap_mix(_floats(weights), _view(native, values), out, torch.get_num_threads(), path)
+    native.bitmap_mix(_floats(weights), bitmap.compiled_view(native, values), out, torch.get_num_threads(), path)
     return out
 
 
@@ -207,7 +204,7 @@ def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: Bitma
         if mask.dtype != torch.bool and not mask.is_floating_point():
             raise TypeError(f"mask must be boolean or floating point, got {mask.dtype}")
     path = code_path(instruction_set)
-    native = _native_for(q, keys, values, recent_keys, recent_values)
+    native = bitmap.compiled(q, keys, values, recent_keys, recent_values)
     if native is None:
         return _plain_or_triton(q).bitmap_attention(q, keys, values, recent_keys, recent_values, scale, mask)
     if mask is not None and mask.dtype == torch.bool:
@@ -216,13 +213,9 @@ def bitmap_attention(q: Float[Tensor, "batch query_heads channels"], keys: Bitma
         added = None if mask is None else _floats(mask)
     recent_parts = (t.detach().flatten(0, 1).contiguous() for t in (recent_keys, recent_values))
     out = torch.empty((*q.shape[:2], values.shape[3]), dtype=torch.float32)
-    native.bitmap_attention(_floats(q) * scale, _view(native, keys), _view(native, values), *recent_parts, added, out,
-                            torch.get_num_threads(), path)
+    views = (bitmap.compiled_view(native, packed) for packed in (keys, values))
+    native.bitmap_attention(_floats(q) * scale, *views, *recent_parts, added, out, torch.get_num_threads(), path)
     return out.to(q.dtype)
-
-
-def _native_for(*tensors: Tensor | BitmapTensor) -> ModuleType | None:
-    return dispatch.NATIVE if all(t.device.type == "cpu" for t in tensors) else None
 
 
 def _plain_or_triton(x: Tensor) -> ModuleType:
@@ -234,14 +227,6 @@ def _plain_or_triton(x: Tensor) -> ModuleType:
 
 def _floats(x: Tensor) -> Tensor:
     return x.detach().float().contiguous()
-
-
-def _view(native: ModuleType, packed: BitmapTensor) -> Any:
-    """What the compiled kernels take for a packed tensor; made once, because that takes as long as 500 tokens do."""
-    view = _VIEWS.get(packed)
-    if view is None:
-        view = _VIEWS[packed] = native.bitmap_view(packed.bitmap, packed.offsets, packed.values, packed.pad)
-    return view
 
 
 def _no_nan(found: bool) -> None:

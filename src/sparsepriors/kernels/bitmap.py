@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from types import ModuleType
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int, Int32, Int64
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors.kernels import dispatch
 from sparsepriors.kernels.packed import Packed
 
 TILE = 64
@@ -24,7 +27,7 @@ PADS = (1, 8)
 
 _LARGEST_OFFSET = 2**31 - 1 - SLACK
 _SPARE = 16  # one block in so many is held spare when a cache grows: 6 % of its bytes, and each value is moved 16 times
-_DENSE_ENTRIES = 1 << 22  # entries that `dense` unpacks at once, which need 17 bytes each on the way
+_DENSE_ENTRIES = 1 << 22  # entries that `unpacked` writes at once, which need 17 bytes each on the way
 
 
 class _Store:
@@ -159,23 +162,13 @@ class BitmapTensor(Packed):
 
     def dense(self) -> Float[Tensor, "batch heads tokens channels"]:
         """The tensor that was packed, its zeros written out (a negative zero as zero)."""
-        batch, heads, tokens, channels = self.shape
-        rows, each = batch * heads, self.tiles * TILE
-        out = self.values.new_zeros((rows, self.blocks, self.tiles, TILE))
-        step = max(1, _DENSE_ENTRIES // each)
-        bits = torch.arange(TILE, device=self.device)
-        for row in range(rows):
-            for first in range(0, self.blocks, step):
-                words = self.bitmap[row, first:first + step]
-                stored = (words[..., None] >> bits) & 1
-                places = tile_starts(words, self.offsets[row, :-1][first:first + step], self.pad)[..., None]
-                places = places + stored.cumsum(dim=-1) - 1
-                entries = self.values[row][places.clamp_(min=0)]
-                out[row, first:first + step] = torch.where(stored.bool(), entries, 0)
-        if self.orientation == "key":
-            return out.transpose(2, 3).reshape(self.shape)
-        columns = out.unflatten(2, (-1, TILE)).transpose(2, 3).reshape(batch, heads, tokens, each // TILE)
-        return columns[..., :channels].contiguous()
+        native = compiled(self)
+        if native is None:
+            return unpacked(self)
+        out = self.values.new_empty(self.shape)
+        native.bitmap_unpack(compiled_view(native, self), self.orientation == "key", out.flatten(0, 1),
+                             torch.get_num_threads(), dispatch.code_path(None))
+        return out
 
     def append(self, block: BitmapTensor) -> BitmapTensor:
         """These tokens and then those of ``block``; this tensor itself stays as it is.
@@ -290,6 +283,43 @@ class BitmapTensor(Packed):
                                     self.orientation, self.pad)
         object.__setattr__(made, "_store", store)
         return made
+
+
+_VIEWS: weakref.WeakKeyDictionary[BitmapTensor, Any] = weakref.WeakKeyDictionary()
+
+
+def compiled(*tensors: Tensor | BitmapTensor) -> ModuleType | None:
+    """The compiled module if it takes these tensors."""
+    return dispatch.NATIVE if all(t.device.type == "cpu" for t in tensors) else None
+
+
+def compiled_view(native: ModuleType, packed: BitmapTensor) -> Any:
+    """What the compiled kernels take for a packed tensor; made once, because that takes as long as 500 tokens do."""
+    view = _VIEWS.get(packed)
+    if view is None:
+        view = _VIEWS[packed] = native.bitmap_view(packed.bitmap, packed.offsets, packed.values, packed.pad)
+    return view
+
+
+def unpacked(packed: BitmapTensor) -> Tensor:
+    """As `BitmapTensor.dense`, in plain PyTorch."""
+    batch, heads, tokens, channels = packed.shape
+    rows, each = batch * heads, packed.tiles * TILE
+    out = packed.values.new_zeros((rows, packed.blocks, packed.tiles, TILE))
+    step = max(1, _DENSE_ENTRIES // each)
+    bits = torch.arange(TILE, device=packed.device)
+    for row in range(rows):
+        for first in range(0, packed.blocks, step):
+            words = packed.bitmap[row, first:first + step]
+            stored = (words[..., None] >> bits) & 1
+            places = tile_starts(words, packed.offsets[row, :-1][first:first + step], packed.pad)[..., None]
+            places = places + stored.cumsum(dim=-1) - 1
+            entries = packed.values[row][places.clamp_(min=0)]
+            out[row, first:first + step] = torch.where(stored.bool(), entries, 0)
+    if packed.orientation == "key":
+        return out.transpose(2, 3).reshape(packed.shape)
+    columns = out.unflatten(2, (-1, TILE)).transpose(2, 3).reshape(batch, heads, tokens, each // TILE)
+    return columns[..., :channels].contiguous()
 
 
 def _write_after(values: Tensor, ends: Tensor, new: Tensor, lengths: Tensor) -> None:

@@ -266,7 +266,7 @@ def bitmap_scores(q: Tensor, keys: BitmapTensor) -> Tensor:
     Tensor
         ``(batch, query_heads, tokens)``; query heads in a row share a head of the keys.
     """
-    return _per_group(q, keys, keys.dense().mT)
+    return _per_group(q, keys, bitmap.unpacked(keys).mT)
 
 
 def bitmap_mix(weights: Tensor, values: BitmapTensor) -> Tensor:
@@ -277,7 +277,7 @@ def bitmap_mix(weights: Tensor, values: BitmapTensor) -> Tensor:
     Tensor
         ``(batch, query_heads, channels)``; query heads in a row share a head of the values.
     """
-    return _per_group(weights, values, values.dense())
+    return _per_group(weights, values, bitmap.unpacked(values))
 
 
 def _per_group(x: Tensor, packed: BitmapTensor, right: Tensor) -> Tensor:

@@ -284,6 +284,22 @@ void fill(const Array<const V>& x, size_t pad, bool by_channel, const Array<cons
     });
 }
 
+// x: (heads, tokens, channels).
+template <class V>
+void unpack(const Packed<V>& packed, bool by_channel, const Array<V>& x, size_t threads,
+            const BitmapKernels<V>& kernels) {
+    require(x.ndim() == 3 && x.shape(0) == packed.heads && x.shape(1) == packed.tokens(), "x must fit what is packed");
+    const size_t channels = x.shape(2);
+    require(packed.tiles == (by_channel ? channels : (channels + 63) / 64 * 64), "x must fit what is packed");
+    V* to = x.data();
+    nb::gil_scoped_release release;
+    share(pieces_of(packed.heads * packed.blocks, kPieceBlocks), packed.threads(threads), [&](size_t piece, size_t) {
+        for (size_t b = piece * kPieceBlocks; b < std::min((piece + 1) * kPieceBlocks, packed.heads * packed.blocks); ++b)
+            kernels.unpack(packed.head(b / packed.blocks), b % packed.blocks, channels, by_channel,
+                           to + b * kBlock * channels);
+    });
+}
+
 template <class V>
 void bind(nb::module_& m, const char* name, BitmapKernels<V> InstructionSet::*kernels) {
     nb::class_<Packed<V>>(m, name);
@@ -314,6 +330,10 @@ void bind(nb::module_& m, const char* name, BitmapKernels<V> InstructionSet::*ke
                                    Array<const int32_t> offsets, Array<V> values, size_t threads,
                                    const std::string& isa) {
         fill<V>(x, pad, by_channel, bitmap, offsets, values, threads, chosen(isa).*kernels);
+    });
+    m.def("bitmap_unpack", [kernels](const Packed<V>& packed, bool by_channel, Array<V> x, size_t threads,
+                                     const std::string& isa) {
+        unpack<V>(packed, by_channel, x, threads, chosen(isa).*kernels);
     });
 }
 

@@ -100,19 +100,18 @@ struct Cut {
     size_t ties;
 };
 
-// The cut that leaves the `keep` largest keys, or all above zero if there are fewer. The bound is found bit by bit, and
-// the search ends early where exactly `keep` keys reach what is known of it.
+// The cut that leaves the `keep` largest of keys between `low` and `high`, or all above zero if there are fewer. The
+// bound, the largest that `keep` keys reach, is found by halving; where exactly `keep` keys reach a bound, it will do.
 template <class U>
-inline Cut cut(const U* keys, size_t count, size_t keep) {
-    uint32_t bound = 0;
-    for (int bit = 8 * sizeof(U) - 2; bit >= 0; --bit) {
-        const uint32_t tried = bound | uint32_t(1) << bit;
-        const size_t reached = count_not_below(keys, count, tried);
-        if (reached == keep) return {tried - 1, 0};
-        if (reached > keep) bound = tried;
+inline Cut cut(const U* keys, size_t count, size_t keep, uint32_t low, uint32_t high) {
+    while (low < high) {
+        const uint32_t middle = low + (high - low + 1) / 2;
+        const size_t reached = count_not_below(keys, count, middle);
+        if (reached == keep) return {middle - 1, 0};
+        if (reached > keep) low = middle;
+        else high = middle - 1;
     }
-    if (bound == 0) return {0, 0};
-    return {bound, keep - count_not_below(keys, count, bound + 1)};
+    return {low, low ? keep - count_not_below(keys, count, low + 1) : 0};
 }
 
 // Bit j of word i changes places with bit i of word j.
@@ -133,18 +132,20 @@ bool bitmap_mark(const V* x, size_t channels, size_t keep, size_t pad, bool by_c
     const size_t columns = (channels + 63) / 64;
     uint64_t* rows = by_channel ? scratch : words;  // word of token t and column c at [c * 64 + t]
     U* keys = reinterpret_cast<U*>(scratch + columns * 64);
-    for (size_t i = channels; i < columns * 64; ++i) keys[i] = 0;
+    const size_t wide = columns * 64;
+    std::fill(keys + channels, keys + wide, U(0));
     for (size_t t = 0; t < 64; ++t) {
         const V* row = x + t * channels;
-        U largest = 0;
+        U low = U(-1), high = 0;
         for (size_t c = 0; c < channels; ++c) {
             keys[c] = magnitude(row[c]);
-            largest = std::max(largest, keys[c]);
+            low = std::min(low, keys[c]);
+            high = std::max(high, keys[c]);
         }
         Cut left = {0, 0};
         if (keep <= channels) {
-            if (largest > kInfinity<V>) return true;
-            left = keep ? cut(keys, columns * 64, keep) : Cut{kInfinity<V>, 0};
+            if (high > kInfinity<V>) return true;
+            left = keep ? cut(keys, wide, keep, low, high) : Cut{kInfinity<V>, 0};
         }
         for (size_t c = 0; c < columns; ++c) {
             Compared found = compare(keys + c * 64, left.bound);
@@ -174,6 +175,20 @@ void bitmap_fill(const V* x, size_t channels, size_t pad, bool by_channel, const
         for (uint64_t left = words[i]; left; left &= left - 1) *end++ = tile[__builtin_ctzll(left) * step];
         values += padded(end - values, pad);
         std::fill(end, values, V{});
+    }
+}
+
+template <class V>
+void bitmap_unpack(const BitmapHead<V>& packed, size_t block, size_t channels, bool by_channel, V* x) {
+    const size_t step = by_channel ? channels : 1;
+    const V* values = packed.values + packed.offsets[block];
+    std::fill_n(x, 64 * channels, V{});
+    for (size_t i = 0; i < packed.tiles; ++i) {
+        V* tile = by_channel ? x + i : x + i % 64 * channels + i / 64 * 64;
+        const V* next = values;
+        const uint64_t word = packed.words[block * packed.tiles + i];
+        for (uint64_t left = word; left; left &= left - 1) tile[__builtin_ctzll(left) * step] = *next++;
+        values += padded(__builtin_popcountll(word), packed.pad);
     }
 }
 

@@ -15,7 +15,7 @@ namespace {
 
 template <class V>
 constexpr BitmapKernels<V> kBitmap = {bitmap_scores<V>, bitmap_mix<V>, dense_scores<V>, dense_mix<V>, bitmap_mark<V>,
-                                      bitmap_fill<V>};
+                                      bitmap_fill<V>, bitmap_unpack<V>};
 
 }  // namespace
 

@@ -152,6 +152,8 @@ struct BitmapKernels {
                  uint64_t* scratch);
     // Writes the values that the words of a block mark, and zeros between tiles.
     void (*fill)(const V* x, size_t channels, size_t pad, bool by_channel, const uint64_t* words, V* values);
+    // Writes a block x [64][channels] from what is packed.
+    void (*unpack)(const BitmapHead<V>&, size_t block, size_t channels, bool by_channel, V* x);
 };
 
 struct SoftmaxKernels {
