@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ class SelectedLayer(SparseLayer):
     kv_bits, block
         16 keeps keys and values as they are; with 8 or 4 each block of tokens is quantised once, when it is full. The
         new token and the block that is filling are exact.
+
+    Attributes
+    ----------
+    watch
+        If set, it is called with the attention weights ``(batch, kv_heads, groups, steps, tokens)`` of every text that
+        is replayed, those of the prompt left out.
     """
 
     is_croppable = True
@@ -38,6 +45,7 @@ class SelectedLayer(SparseLayer):
     def __init__(self, index: int, selector: TokenSelector, kv_bits: int = 16, block: int = 64) -> None:
         super().__init__(index)
         self.selector, self.kv_bits, self.block = selector, kv_bits, block
+        self.watch: Callable[[Tensor], None] | None = None
         self._store: Any = PlainKV(kv_bits, block)
         self._history: TokenHistory | None = None
 
@@ -97,7 +105,7 @@ class SelectedLayer(SparseLayer):
                               None if mask is None else mask[:, :, first, first])
         assert self._history is not None
         rest = selected_attention(query[:, :, prefill:], key, value, scaling, self.selector, self._history,
-                                  kv_bits=self.kv_bits, block=self.block)
+                                  kv_bits=self.kv_bits, block=self.block, watch=self.watch)
         for t in range(prefill, query.shape[2]):   # one by one, so that blocks are quantised as in decoding
             self._keep(key[:, :, t:t + 1], value[:, :, t:t + 1])
         return torch.cat([prompt, rest], dim=2)
@@ -166,8 +174,8 @@ class SelectedCache(SparseCache):
 
 def selected_attention(query: Float[Tensor, "batch heads steps dim"], key: Float[Tensor, "batch kv_heads tokens dim"],
                        value: Float[Tensor, "batch kv_heads tokens dim"], scaling: float, selector: TokenSelector,
-                       history: TokenHistory, *, kv_bits: int = 16,
-                       block: int = 64) -> Float[Tensor, "batch heads steps dim"]:
+                       history: TokenHistory, *, kv_bits: int = 16, block: int = 64,
+                       watch: Callable[[Tensor], None] | None = None) -> Float[Tensor, "batch heads steps dim"]:
     """Attention of the last queries of a text, each as it would be decoded after the ones before it.
 
     All products with keys and values are made at once; only the selection goes row by row, for each looks at the rows
@@ -185,7 +193,7 @@ def selected_attention(query: Float[Tensor, "batch heads steps dim"], key: Float
         Which tokens each query attends to, itself always.
     history
         Of the first ``tokens - steps`` tokens; it is carried on to the end of the text.
-    kv_bits, block
+    kv_bits, block, watch
         As in `SelectedLayer`.
 
     Raises
@@ -230,6 +238,8 @@ def selected_attention(query: Float[Tensor, "batch heads steps dim"], key: Float
         else:
             weights[..., i:i + 1, :].scatter_(-1, at, row)
         history.observe(_reduced(row, history.groups), asked)
+    if watch is not None:
+        watch(weights)
     if sealed is None:
         return mix(weights, value)
     return mix(weights * sealed, coded) + mix(weights * ~sealed, value)
