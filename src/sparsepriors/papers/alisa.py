@@ -108,7 +108,7 @@ class Sizes:
     generated: int
 
 
-SIZES = {Scale.SMOKE: Sizes(96, 48, (0.4, 0.2), 40, 20), Scale.DEFAULT: Sizes(640, 256, (0.8, 0.6, 0.4, 0.2), 320, 60),
+SIZES = {Scale.SMOKE: Sizes(96, 48, (0.4, 0.2), 40, 20), Scale.DEFAULT: Sizes(512, 192, (0.8, 0.6, 0.4, 0.2), 256, 60),
          Scale.FULL: Sizes(2048, 256, (0.8, 0.6, 0.4, 0.2), 1500, 300)}
 WATCHED: dict[str, Callable[[float], TokenSelector]] = {
     "dense": lambda r: LocalWindow(1.0), "sparse window": SparseWindow, "local": LocalWindow, "strided": Strided}
