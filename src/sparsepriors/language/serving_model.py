@@ -231,7 +231,8 @@ def plan(shape: ModelShape, hardware: Hardware, workload: Workload, r: float, *,
     _check(shape, hardware, r, kv_bits)
     fits = math.floor(capacity(shape, hardware, workload.batch, kv_bits)) - workload.prompt
     full = min(max(fits + 1, 0), workload.generated)   # the first step whose tokens do not fit
-    steps = sorted({full + math.ceil(i * (workload.generated - full) / 32) for i in range(33)})
+    late = workload.generated - full   # steps to choose p2 from: all of the first, then ever fewer
+    steps = sorted({full + min(late, step) for step in (*range(24), *(round(24 * 1.2**i) for i in range(40)))})
     moves = {"p1": sorted({full * i // 4 for i in range(5)}), "alpha": [i / 10 for i in range(11)]}
     if recompute:
         moves |= {"p2": steps, "beta": [i / 10 for i in range(11)]}
@@ -239,8 +240,8 @@ def plan(shape: ModelShape, hardware: Hardware, workload: Workload, r: float, *,
     def predicted(candidate: Schedule) -> Serving:
         return _alisa(shape, hardware, workload, r, kv_bits, overlap, candidate)
 
-    late = Schedule(0.0, 0.0, full, workload.generated)
-    starts = [late, replace(late, p2=full, beta=1.0)] if recompute else [late]
+    keep = Schedule(0.0, 0.0, full, workload.generated)
+    starts = [keep, replace(keep, p2=full, beta=1.0)] if recompute else [keep]
     found = [_descend(start, moves, lambda c: predicted(c).seconds) for start in starts]
     best = min(found, key=lambda c: predicted(c).seconds)
     return Plan(best, predicted(best))
