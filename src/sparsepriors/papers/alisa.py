@@ -213,7 +213,7 @@ def _attention(model: Any, window: Tensor, sizes: Sizes) -> dict[str, Any]:
 
         def watch(index: int, name: str = name, columns: dict[int, Tensor] = columns) -> Callable[[Tensor], None]:
             def look(weights: Tensor) -> None:
-                rows = weights.float().flatten(0, 2)   # heads, steps, tokens
+                rows = weights.float().cpu().flatten(0, 2)   # heads, steps, tokens
                 steps, tokens = rows.shape[1:]
                 first = tokens - steps
                 visible = torch.arange(tokens) <= torch.arange(first, tokens)[:, None]
