@@ -33,8 +33,6 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(exper
         assert by["tiers", name, 0.2]["offloaded_bytes"] > 0
     assert claims["phases"]["ours"] == 1.0
     assert by["tiers", "three phases", 0.2]["input_bytes"] > 0
-    oracle = by["text", "oracle", 0.2]["loss"]
-    assert oracle <= by["text", "strided", 0.2]["loss"]
 
 
 def test_every_arm_is_read_once_and_every_claim_has_its_arms():
