@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -178,7 +179,7 @@ def selected_attention(query: Float[Tensor, "batch heads steps dim"], key: Float
                        watch: Callable[[Tensor], None] | None = None) -> Float[Tensor, "batch heads steps dim"]:
     """Attention of the last queries of a text, each as it would be decoded after the ones before it.
 
-    All products with keys and values are made at once; only the selection goes row by row, for each looks at the rows
+    All products with keys and values are made at once; only the selection goes row by row where it looks at the rows
     before it.
 
     Parameters
@@ -215,10 +216,43 @@ def selected_attention(query: Float[Tensor, "batch heads steps dim"], key: Float
         rows, columns = torch.arange(first, tokens, device=key.device), torch.arange(tokens, device=key.device)
         sealed = columns < (rows // block * block)[:, None]   # of blocks that were full when the row was decoded
         logits = torch.where(sealed, grouped_scores(query, keys) * scaling, logits)
+    if selector.uses_rows or selector.looks_ahead:
+        weights = _row_by_row(logits, selector, history)
+    else:
+        mask = _fixed_mask(selector, first, tokens, tuple(history.padding)).to(key.device)
+        weights = softmax_rows(logits, mask)
+        history.observe(_reduced(weights[..., :0, :], history.groups), tokens=steps)
+    if watch is not None:
+        watch(weights)
+    if sealed is None:
+        return mix(weights, value)
+    return mix(weights * sealed, coded) + mix(weights * ~sealed, value)
+
+
+@lru_cache(maxsize=4)
+def _fixed_mask(selector: TokenSelector, first: int, tokens: int, padding: tuple[int, ...]) -> Tensor:
+    """What the queries from ``first`` on attend to, by a rule that looks at no weights: ``(batch, 1, steps, tokens)``.
+
+    Every layer asks for the same one.
+    """
+    history = selector.history(len(padding), padding=padding)
+    mask = torch.zeros(len(padding), 1, tokens - first, tokens + 1, dtype=torch.bool)
+    for i in range(tokens - first):
+        new = first if i == 0 else 1
+        history.observe(torch.zeros(len(padding), 1, 0, history.tokens + new), tokens=new)
+        asked = _with_itself(selector.select(history), first + i)
+        mask[:, :, i].scatter_(-1, torch.where(asked < 0, tokens, asked), True)   # a column of its own for none
+    return mask[..., :tokens]
+
+
+def _row_by_row(logits: Tensor, selector: TokenSelector, history: TokenHistory) -> Tensor:
+    """Attention weights of each query on its picks, which depend on the rows before it; same shape as the logits."""
+    steps, tokens = logits.shape[-2:]
+    first = tokens - steps
     padded = history.padding != [0] * history.batch
-    columns = torch.arange(tokens, device=key.device)
-    start = torch.tensor(history.padding, device=key.device)[:, None, None, None, None]
-    weights = torch.zeros(logits.shape, dtype=torch.promote_types(logits.dtype, torch.float32), device=key.device)
+    columns = torch.arange(tokens, device=logits.device)
+    start = torch.tensor(history.padding, device=logits.device)[:, None, None, None, None]
+    weights = torch.zeros(logits.shape, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
     for i in range(steps):
         t = first + i
         current = None
@@ -238,11 +272,7 @@ def selected_attention(query: Float[Tensor, "batch heads steps dim"], key: Float
         else:
             weights[..., i:i + 1, :].scatter_(-1, at, row)
         history.observe(_reduced(row, history.groups), asked)
-    if watch is not None:
-        watch(weights)
-    if sealed is None:
-        return mix(weights, value)
-    return mix(weights * sealed, coded) + mix(weights * ~sealed, value)
+    return weights
 
 
 def left_padding(mask: Tensor | None, batch: int) -> list[int]:

@@ -231,6 +231,9 @@ def plan(shape: ModelShape, hardware: Hardware, workload: Workload, r: float, *,
     _check(shape, hardware, r, kv_bits)
     fits = math.floor(capacity(shape, hardware, workload.batch, kv_bits)) - workload.prompt
     full = min(max(fits + 1, 0), workload.generated)   # the first step whose tokens do not fit
+    if full == workload.generated:
+        still = Schedule(0.0, 0.0, full, full)
+        return Plan(still, _alisa(shape, hardware, workload, r, kv_bits, overlap, still))
     late = workload.generated - full   # steps to choose p2 from: all of the first, then ever fewer
     steps = sorted({full + min(late, step) for step in (*range(24), *(round(24 * 1.2**i) for i in range(40)))})
     moves = {"p1": sorted({full * i // 4 for i in range(5)}), "alpha": [i / 10 for i in range(11)]}

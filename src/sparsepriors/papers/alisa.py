@@ -112,7 +112,7 @@ class Sizes:
 
 
 SIZES = {Scale.SMOKE: Sizes(72, 40, (0.4, 0.2), 30, 12, (4, 64)),
-         Scale.DEFAULT: Sizes(512, 192, (0.8, 0.6, 0.4, 0.2), 256, 60),
+         Scale.DEFAULT: Sizes(512, 192, (0.6, 0.4, 0.2), 192, 48),
          Scale.FULL: Sizes(2048, 256, (0.8, 0.6, 0.4, 0.2), 1500, 300)}
 WATCHED: dict[str, Callable[[float], TokenSelector]] = {
     "dense": lambda r: LocalWindow(1.0), "sparse window": SparseWindow, "local": LocalWindow, "strided": Strided}
@@ -161,7 +161,7 @@ def _arms(sizes: Sizes) -> list[tuple[str, float, TokenSelector, int]]:
     """What reads text beside the watched rules: name, ratio, rule, bits."""
     *upper, low = sizes.ratios
     found: list[tuple[str, float, TokenSelector, int]] = [("sparse window", r, SparseWindow(r), 16) for r in upper]
-    for r in sizes.ratios[-3:]:
+    for r in sizes.ratios[-2:]:
         if r != low:
             found += [("local", r, LocalWindow(r), 16), ("strided", r, Strided(r), 16)]
         found += [("H2O", r, HeavyHitter(r), 16), ("sinks and window", r, AttentionSinkWindow(r), 16)]
