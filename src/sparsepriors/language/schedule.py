@@ -1,4 +1,4 @@
-"""When tokens move: the three phases of ALISA, and a search for the steps and shares that make a workload fastest."""
+"""When tokens move between tiers of memory: the three phases of ALISA."""
 
 from __future__ import annotations
 
