@@ -66,8 +66,9 @@ PAPER = Paper(
               "0.65", "0.65", better="lower"),
         Claim("bytes-70", "A cache at 70 + 70 % weighs at most 0.45 of the dense one, everything counted (share)",
               "0.45", "0.45", better="lower"),
-        Claim("kernel-70", "One step of attention on 8,192 tokens at 70 % takes no longer than dense attention (ratio "
-              "of medians, 16-bit, d = 128)", "about 0.80 on a GPU", "dense, 1", better="lower"),
+        Claim("kernel-70", "One step of attention on 8,192 tokens at 70 % takes no longer than the faster of PyTorch's "
+              "fused attention and its matrix products (ratio of medians, 16-bit, d = 128)", "about 0.80 on a GPU",
+              "dense, 1", better="lower"),
         Claim("same-tokens", "At sparsity 0 the packed cache generates the tokens of the dense one (share of tokens)",
               "not reported", "all of them"),
     ),
@@ -356,8 +357,11 @@ def _time(shape: tuple[int, int, int, int], sparsity: float, repeats: int, seed:
     all_keys, all_values = torch.cat([key, recent_key], dim=2), torch.cat([value, recent_value], dim=2)
     grouped = query.reshape(1, kv_heads, heads // kv_heads, dim)
 
-    def dense() -> Tensor:
+    def fused() -> Tensor:
         return torch.nn.functional.scaled_dot_product_attention(grouped, all_keys, all_values, scale=scale)
+
+    def products() -> Tensor:   # on some processors faster than the fused call
+        return (grouped @ all_keys.mT * scale).float().softmax(dim=-1).to(all_values.dtype) @ all_values
 
     def packed() -> Tensor:
         return bitmap_attention(query[:, :, 0], keys, values, recent_key, recent_value, scale)
@@ -366,11 +370,11 @@ def _time(shape: tuple[int, int, int, int], sparsity: float, repeats: int, seed:
         grouped.double(), torch.cat([small_key, recent_key], dim=2).double(),
         torch.cat([small_value, recent_value], dim=2).double(), scale=scale).reshape(1, heads, dim)
     error = float((packed().double() - exact).abs().max() / exact.abs().max())
-    spent: dict[str, list[float]] = {"dense": [], "packed": [], "block": []}
     block = key[:, :, :64].contiguous()
     left = round(dim * (1 - sparsity))
-    jobs: dict[str, Callable[[], object]] = {"dense": dense, "packed": packed,
+    jobs: dict[str, Callable[[], object]] = {"fused": fused, "products": products, "packed": packed,
                                              "block": lambda: pack_bitmap(block, "key", keep=left)}
+    spent: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(repeats + 1):   # the first of each is not counted
         for name, job in jobs.items():
             start = time.perf_counter()
@@ -378,7 +382,7 @@ def _time(shape: tuple[int, int, int, int], sparsity: float, repeats: int, seed:
             spent[name].append(time.perf_counter() - start)
     found = {f"{name}_us": 1e6 * median(took[1:]) for name, took in spent.items()}
     return {"kv_heads": kv_heads, "heads": heads, "dim": dim, "tokens": count, **found,
-            "ratio": found["packed_us"] / found["dense_us"], "error": error}
+            "ratio": found["packed_us"] / min(found["fused_us"], found["products_us"]), "error": error}
 
 
 def _write(run: Run, sizes: Sizes, seed: int) -> dict[str, Any]:
