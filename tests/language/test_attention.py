@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DynamicCache
@@ -117,3 +118,28 @@ def test_wrong_models_and_caches_are_refused() -> None:
         pass
     with pytest.raises(TypeError, match="PretrainedConfig"):
         DenseCache({})
+
+
+SMALL = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1,
+         "eos_token_id": None, "initializer_range": 0.3}
+
+
+@pytest.mark.parametrize(("family", "more"), [("Qwen3", {"head_dim": 12}), ("Phi3", {}), ("GPTNeoX", {}),
+                                              ("Mistral", {"sliding_window": 16})])
+def test_models_of_other_families_write_the_same(family: str, more: dict[str, int]) -> None:
+    config = getattr(transformers, f"{family}Config")(**SMALL, **more)
+    model, ids = transformers.AutoModelForCausalLM.from_config(config).eval(), tokens(1, 40)
+    cache = DenseCache(config)
+    options: Any = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 6, "do_sample": False}
+    plain = model.generate(ids, **options)
+    with sparse_kv(model, cache):
+        assert torch.equal(model.generate(ids, cache=cache, **options), plain)
+
+
+def test_a_model_that_changes_the_softmax_is_refused() -> None:
+    config = transformers.Gemma2Config(**SMALL, head_dim=12)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    cache = DenseCache(config)
+    with sparse_kv(model, cache), pytest.raises(NotImplementedError, match="layer 0 asks for attention with softcap"):
+        model(tokens(1, 8), cache=cache)

@@ -28,6 +28,7 @@ NAME = "sparsepriors"
 """Name of the attention function in transformers."""
 
 _BOUND = "_sparse_kv"
+_NOT_PLAIN = ("softcap", "position_bias", "s_aux")   # what some models change about the softmax
 
 
 def bound_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
@@ -36,11 +37,20 @@ def bound_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor
 
     The layer bound to ``module`` attends if it was just handed ``key``; a forward pass without the cache, as in
     training, is dense.
+
+    Raises
+    ------
+    NotImplementedError
+        If the model changes the softmax, as Gemma 2 does with its soft cap.
     """
     layer = getattr(module, _BOUND, None)
     if layer is None or not layer.holds(key):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
                                       **kwargs)
+    asked = [name for name in _NOT_PLAIN if kwargs.get(name) is not None]
+    if asked:
+        raise NotImplementedError(f"layer {layer.index} asks for attention with {', '.join(asked)}; sparse caches "
+                                  f"compute the plain softmax")
     out = layer.attend(query, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return out.transpose(1, 2).contiguous(), None
 
@@ -106,7 +116,7 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
     ValueError
         If two modules claim the same layer, or a layer is missing.
     """
-    found = [m for m in model.modules() if isinstance(getattr(m, "layer_idx", None), int) and hasattr(m, "k_proj")]
+    found = [m for m in model.modules() if isinstance(getattr(m, "layer_idx", None), int) and hasattr(m, "is_causal")]
     found.sort(key=lambda m: int(m.layer_idx))   # pyright: ignore[reportArgumentType]
     if [m.layer_idx for m in found] != list(range(len(found))):
         raise ValueError(f"attention modules must be numbered 0, 1, ..., got {[m.layer_idx for m in found]}")
