@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.kernels import dispatch, reference
 from sparsepriors.kernels.packed_nm import DTYPES, PackedNM
+
+_LAYERS: weakref.WeakKeyDictionary[PackedNM, Any] = weakref.WeakKeyDictionary()  # the compiled module's view of each
 
 
 def nm_linear(x: Tensor, packed: PackedNM, *, instruction_set: str | None = None) -> Tensor:
@@ -65,9 +69,22 @@ def _product(x: Tensor, packed: PackedNM, path: str) -> Tensor:
         y = triton_nm.nm_linear(rows, packed)
     else:
         y = rows.new_empty((rows.shape[0], packed.out_features))
-        native.nm_linear(_raw(rows), _raw(packed.values.contiguous()), packed.places.contiguous(), packed.bias,
-                         packed.n, packed.m, packed.bits, _raw(y), torch.get_num_threads(), path)
+        layer, threads = _layer(native, packed), torch.get_num_threads()
+        if x.dtype == torch.float32:
+            layer.product(rows, y, threads, path)
+        else:
+            layer.product_bfloat16(_raw(rows), _raw(y), threads, path)
     return y.reshape(*x.shape[:-1], packed.out_features)
+
+
+def _layer(native: ModuleType, packed: PackedNM) -> Any:
+    layer = _LAYERS.get(packed)
+    if layer is None:
+        bias = None if packed.bias is None else packed.bias.contiguous()
+        layer = native.NMLayer(_raw(packed.values.detach().contiguous()), packed.places.contiguous(), bias,
+                               packed.out_features, packed.in_features, packed.n, packed.m, packed.bits)
+        _LAYERS[packed] = layer
+    return layer
 
 
 class _Differentiable(torch.autograd.Function):

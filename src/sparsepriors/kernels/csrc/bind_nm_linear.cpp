@@ -57,60 +57,84 @@ void products(const NMLinear& w, const X* x, size_t rows, float* y, size_t threa
     }
 }
 
-template <class X, class V>
-void nm_linear(const Array<const X>& x, const Array<const V>& values, const Array<const uint8_t>& places,
-               const std::optional<Array<const float>>& bias, size_t n, size_t m, int bits, const Array<X>& y,
-               size_t threads, const InstructionSet& isa) {
-    constexpr bool narrow_x = !std::is_same_v<X, float>, narrow_values = !std::is_same_v<V, float>;
-    require(x.ndim() == 2 && y.ndim() == 2 && y.shape(0) == x.shape(0), "x and y must be (rows, in) and (rows, out)");
-    require(bits >= 1 && bits <= 5 && n >= 1 && n <= m && m <= size_t(1) << bits, "n, m and bits must fit together");
-    require(x.shape(1) % m == 0, "x must hold whole groups");
-    NMLinear w{values.data(), places.data(), bias ? bias->data() : nullptr, y.shape(1), x.shape(1) / m, 0, n, m, bits};
-    w.pairs = (w.groups * n + 1) / 2;
-    require(values.size() == w.panels() * w.pairs * 2 * kNMRows, "values must fill the pairs of every panel");
-    require(places.size() >= w.panels() * w.pairs * 4 * static_cast<size_t>(bits) + 16, "places must fill every pair");
-    require(!bias || bias->size() == w.out, "bias must be (out,)");
-    const size_t rows = x.shape(0);
-    const X* from = x.data();
-    X* to = y.data();
-    nb::gil_scoped_release release;
-    const auto kernel_for = [&](size_t left) { return (narrow_values ? isa.nm_linear16 : isa.nm_linear32)(w, left); };
-    if constexpr (narrow_x) {
+// A packed weight whose arrays are kept alive. Python makes it once for many calls: taking an array over costs several
+// microseconds.
+class Layer {
+   public:
+    template <class V>
+    Layer(Array<const V> values, Array<const uint8_t> places, std::optional<Array<const float>> bias, size_t out,
+          size_t in, size_t n, size_t m, int bits)
+        : places_(places), bias_(bias), narrow_(!std::is_same_v<V, float>) {
+        require(bits >= 1 && bits <= 5 && n >= 1 && n <= m && m <= size_t(1) << bits, "n, m and bits must fit together");
+        require(in % m == 0, "rows must hold whole groups");
+        w = {values.data(), places.data(), bias ? bias->data() : nullptr, out, in / m, (in / m * n + 1) / 2, n, m, bits};
+        require(values.size() == w.panels() * w.pairs * 2 * kNMRows, "values must fill the pairs of every panel");
+        require(places.size() >= w.panels() * w.pairs * 4 * static_cast<size_t>(bits) + 16, "places must fill every pair");
+        require(!bias || bias->size() == out, "bias must be (out,)");
+        if constexpr (std::is_same_v<V, float>) wide_values_ = values;
+        else narrow_values_ = values;
+    }
+
+    void product(const Array<const float>& x, const Array<float>& y, size_t threads, const std::string& isa) const {
+        const InstructionSet& set = fitting(x, y, isa);
+        const float* from = x.data();
+        float* to = y.data();
+        nb::gil_scoped_release release;
+        products(w, from, x.shape(0), to, threads, [&](size_t left) { return kernel(set, left); });
+    }
+
+    void narrow_product(const Array<const Bfloat16>& x, const Array<Bfloat16>& y, size_t threads,
+                        const std::string& isa) const {
+        const InstructionSet& set = fitting(x, y, isa);
+        const size_t rows = x.shape(0);
+        const Bfloat16* from = x.data();
+        Bfloat16* to = y.data();
+        nb::gil_scoped_release release;
         std::vector<float> sums(rows * w.out);
-        const bool dot = narrow_values && isa.nm_dot(w, rows).product;
-        if (dot) {
+        if (narrow_ && set.nm_dot(w, rows).product) {
             products(w, reinterpret_cast<const uint16_t*>(from), rows, sums.data(), threads,
-                     [&](size_t left) { return isa.nm_dot(w, left); });
+                     [&](size_t left) { return set.nm_dot(w, left); });
         } else {
-            std::vector<float> wide(rows * x.shape(1));
+            std::vector<float> wide(x.size());
             std::transform(from, from + wide.size(), wide.begin(), widened);
-            products(w, wide.data(), rows, sums.data(), threads, kernel_for);
+            products(w, wide.data(), rows, sums.data(), threads, [&](size_t left) { return kernel(set, left); });
         }
         std::transform(sums.begin(), sums.end(), to, narrowed);
-    } else {
-        products(w, from, rows, to, threads, kernel_for);
     }
-}
 
-template <class X, class V>
-void bind(nb::module_& m) {
-    m.def("nm_linear",
-          [](Array<const X> x, Array<const V> values, Array<const uint8_t> places,
-             std::optional<Array<const float>> bias, size_t n, size_t m, int bits, Array<X> y, size_t threads,
-             const std::string& isa) {
-              nm_linear<X, V>(x, values, places, bias, n, m, bits, y, threads, chosen(isa));
-          },
-          nb::arg("x"), nb::arg("values"), nb::arg("places"), nb::arg("bias").none(), nb::arg("n"), nb::arg("m"),
-          nb::arg("bits"), nb::arg("y"), nb::arg("threads"), nb::arg("instruction_set"));
-}
+   private:
+    NMLinear w;
+    Array<const uint8_t> places_;
+    std::optional<Array<const float>> bias_;
+    Array<const float> wide_values_;
+    Array<const Bfloat16> narrow_values_;
+    bool narrow_;
+
+    NMLinearKernel kernel(const InstructionSet& set, size_t rows) const {
+        return (narrow_ ? set.nm_linear16 : set.nm_linear32)(w, rows);
+    }
+
+    template <class X>
+    const InstructionSet& fitting(const Array<const X>& x, const Array<X>& y, const std::string& isa) const {
+        require(x.ndim() == 2 && x.shape(1) == w.groups * w.m, "x must be (rows, in)");
+        require(y.ndim() == 2 && y.shape(0) == x.shape(0) && y.shape(1) == w.out, "y must be (rows, out)");
+        return chosen(isa);
+    }
+};
+
+template <class V>
+using Init = nb::init<Array<const V>, Array<const uint8_t>, std::optional<Array<const float>>, size_t, size_t, size_t,
+                      size_t, int>;
 
 }  // namespace
 
 void bind_nm_linear(nb::module_& m) {
-    bind<float, float>(m);
-    bind<float, Bfloat16>(m);
-    bind<Bfloat16, float>(m);
-    bind<Bfloat16, Bfloat16>(m);
+    nb::class_<Layer>(m, "NMLayer")
+        .def(Init<float>(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
+        .def(Init<Bfloat16>(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+             nb::arg())
+        .def("product", &Layer::product)
+        .def("product_bfloat16", &Layer::narrow_product);
 }
 
 }  // namespace sparsepriors
