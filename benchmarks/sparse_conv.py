@@ -1,4 +1,4 @@
-"""Sparse 1 x 1 convolutions against dense ones, MKL's and SciPy's CSR products, and a whole pruned network.
+"""Sparse 1 x 1 convolutions against dense ones, MKL's and SciPy's CSR products; linear layers; a whole pruned network.
 
     python benchmarks/sparse_conv.py
 
@@ -25,9 +25,10 @@ import torch
 from _paired import Paired, command, paired, row, seconds, time_row
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparsepriors.kernels import pack_1x1, spmm_chw
-from sparsepriors.networks import SparseInference, efficientnet_lite0, sparsify_for_inference
+from sparsepriors.networks import SparseInference, SparseLinear, efficientnet_lite0, sparsify_for_inference
 from sparsepriors.networks.prune import prune
 from sparsepriors.networks.sparse import Selector, Uniform
 from sparsepriors.priors import Unstructured
@@ -118,6 +119,20 @@ def kernels(quick: bool) -> list[dict[str, Any]]:
     return [*(mean_row(case, peer, found, target) for (case, peer, target), found in means.items()), *rows]
 
 
+def linear(quick: bool) -> list[dict[str, Any]]:
+    """Linear layers of a small transformer, on 128 tokens."""
+    generator, rows = torch.Generator().manual_seed(3), []
+    for outputs, channels in ((1536, 384),) if quick else ((1536, 384), (384, 1536), (768, 768)):
+        x = torch.randn(128, channels, generator=generator)
+        for sparsity in (0.9,) if quick else (0.5, 0.7, 0.9):
+            weight = drawn(outputs, channels, sparsity, 1, generator)
+            layer = SparseLinear(pack_1x1(weight))
+            found = measured(partial(layer, x), partial(functional.linear, x, weight), 3 if quick else 9)
+            case = f"linear layer {channels} to {outputs}, 128 rows, {sparsity:.0%} zeros"
+            rows.append(time_row(case, "torch linear", found))
+    return rows
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -197,7 +212,7 @@ def pointwise_row(case: str, model: nn.Module, fast: SparseInference, pairs: int
 
 def measure(quick: bool) -> list[dict[str, Any]]:
     with torch.inference_mode(), threads(1):
-        return [*kernels(quick), *scaling(quick), *network(quick)]
+        return [*kernels(quick), *linear(quick), *scaling(quick), *network(quick)]
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
