@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import typer
 from rich.markup import escape
+from torch import nn
 
 from sparsepriors import _files
 from sparsepriors.cli import _door, _networks, _progress
@@ -33,12 +34,12 @@ def compare(presets: str, *, sparsity: str, model: str, data: str, data_dir: Pat
     with _networks.threads(threads), _door.stoppable():
         recipe = _networks.recipe(epochs=epochs, batch=batch, optimizer=optimizer, rate=rate)
         pictures = _networks.images(data, data_dir, shrink)
-        units, left_out = _units(names, levels, numbers,
-                                 recipe.steps(min(limit or len(pictures.train), len(pictures.train))))
         try:
-            _networks.fresh(model, pictures, torch.Generator())
+            network = _networks.fresh(model, pictures, torch.Generator())
         except (TypeError, ValueError) as e:
             _door.usage(str(e))
+        units, left_out = _units(names, levels, numbers, network,
+                                 recipe.steps(min(limit or len(pictures.train), len(pictures.train))))
         config = {"model": model, "data": data, "epochs": epochs, "batch": batch, "optimizer": optimizer, "rate": rate,
                   "shrink": shrink, "limit": limit}
         _networks.begin(out, config, resume=resume)
@@ -93,13 +94,14 @@ def _seeds(text: str) -> list[int]:
     return sorted({int(p) for p in parts})
 
 
-def _units(names: list[str], levels: list[float], seeds: list[int], steps: int) -> tuple[list[_Unit], list[str]]:
+def _units(names: list[str], levels: list[float], seeds: list[int], network: nn.Module,
+           steps: int) -> tuple[list[_Unit], list[str]]:
     """What is trained, and why the rest is not; dense training knows no sparsity and is done once for each seed."""
     units, left_out = [], []
     for name in names:
         for level in levels[:1] if name == DENSE else levels:
             try:
-                preset_table.plan_for(name, level, steps)
+                preset_table.plan_for(name, level, steps, network)
             except ValueError as e:
                 left_out.append(f"{name} at {level:g}: {e}")
             else:

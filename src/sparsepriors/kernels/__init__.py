@@ -3,18 +3,21 @@
 from sparsepriors.kernels.attention import bitmap_attention, bitmap_mix, bitmap_scores, pack_bitmap
 from sparsepriors.kernels.bitmap import BitmapTensor
 from sparsepriors.kernels.chw import PackedCHW, pack_1x1
+from sparsepriors.kernels.descent import gram_descent
 from sparsepriors.kernels.dispatch import KernelInfo, info, instruction_sets
 from sparsepriors.kernels.formats import BornTables, born_tables
 from sparsepriors.kernels.masks import nm_mask, topk_mask
 from sparsepriors.kernels.nm_linear import nm_linear
 from sparsepriors.kernels.packed import Packed
 from sparsepriors.kernels.packed_nm import PackedNM, pack_linear_nm
+from sparsepriors.kernels.penalties import Penalty
 from sparsepriors.kernels.radar import born_adjoint, born_forward
 from sparsepriors.kernels.spmm import spmm_chw
 from sparsepriors.kernels.spmm_costs import SpmmCosts, calibrate
 from sparsepriors.kernels.total_variation import tv_prox
 
-__all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "PackedNM", "SpmmCosts",
+__all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "PackedNM", "Penalty", "SpmmCosts",
            "bitmap_attention", "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "born_tables",
-           "calibrate", "info", "instruction_sets", "nm_linear", "nm_mask", "pack_1x1", "pack_bitmap", "pack_linear_nm",
+           "calibrate", "gram_descent", "info", "instruction_sets", "nm_linear", "nm_mask", "pack_1x1", "pack_bitmap",
+           "pack_linear_nm",
            "spmm_chw", "topk_mask", "tv_prox"]

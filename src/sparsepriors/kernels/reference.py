@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from sparsepriors._norms import euclidean
-from sparsepriors.kernels import bitmap
+from sparsepriors.kernels import bitmap, penalties
 from sparsepriors.kernels.bitmap import SLACK, TILE, BitmapTensor
 from sparsepriors.kernels.chw import PackedCHW
 from sparsepriors.kernels.differences import differences, differences_adjoint, onto_bound
 from sparsepriors.kernels.formats import BornTables
 from sparsepriors.kernels.packed_nm import PackedNM
 
+_MEMORY = 5  # epochs of coordinate descent between two extrapolations
 _GAP_EVERY = 10  # iterations between two looks at the duality gap
 _MOMENTUM = 4.0
 _CHUNK_ENTRIES = 1 << 22  # complex entries of the largest intermediate, 32 MiB in complex64
@@ -319,3 +320,70 @@ def bitmap_attention(q: Tensor, keys: BitmapTensor, values: BitmapTensor, recent
     tokens = keys.shape[2]
     mixed = bitmap_mix(weights[..., :tokens], values) + _per_group(weights[..., tokens:], values, recent_values)
     return mixed.to(q.dtype)
+
+
+def gram_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, kind: int, weight: Tensor, second: Tensor,
+                 factor: float, tol: float, max_epochs: int, accelerate: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Cyclic coordinate descent on ``1/2 x.G x - linear.x + factor sum_j g_j(x_j)``, from x and q = linear - G x.
+
+    Every `_MEMORY` epochs the last iterates are extrapolated (Bertrand and Massias, 2021, Anderson acceleration of
+    coordinate descent, algorithm 1); the new point is taken if its objective is lower. Coordinates with a curvature of
+    zero stay.
+
+    Parameters
+    ----------
+    gram
+        G in its first k rows and columns.
+    linear, x, q
+        ``(k,)``.
+    kind, weight, second
+        The penalties g_j, as `sparsepriors.kernels.penalties` explains them.
+    factor
+        Of all penalties.
+    tol
+        Ends the descent after an epoch that changed no coordinate by more than tol / G_jj.
+    max_epochs
+        Most epochs.
+    accelerate
+        Whether to extrapolate.
+
+    Returns
+    -------
+    tuple
+        x, q, and the two numbers: epochs made, largest ``G_jj |change of x_j|`` of the last.
+    """
+    k = linear.numel()
+    gram, curvature = gram[:k, :k], gram.diagonal()[:k].tolist()
+    w, s, x, q = weight.tolist(), second.tolist(), x.clone(), q.clone()
+
+    def objective(x: Tensor, q: Tensor) -> float:
+        penalty = sum(penalties.value(kind, v, a, b) for v, a, b in zip(x.tolist(), w, s, strict=True))
+        return float(-0.5 * (x @ linear + x @ q)) + factor * penalty
+
+    kept, done, largest = [torch.stack([x, q])], 0, 0.0
+    while done < max_epochs:
+        largest, done = 0.0, done + 1
+        for j, a in enumerate(curvature):
+            if not a > 0:
+                continue
+            old = float(x[j])
+            new = penalties.prox(kind, old + float(q[j]) / a, factor / a, w[j], s[j])
+            if new != old:
+                x[j] = new
+                q -= (new - old) * gram[j]
+                largest = max(largest, a * abs(new - old))
+        if largest <= tol:
+            break
+        kept.append(torch.stack([x, q]))
+        if not accelerate or len(kept) <= _MEMORY:
+            continue
+        moves = torch.stack(kept).diff(dim=0)[:, 0]
+        products = moves @ moves.mT
+        products.diagonal().add_(1e-12 * products.trace())
+        c, singular = torch.linalg.solve_ex(products, products.new_ones(_MEMORY))
+        if not singular and bool(torch.isfinite(c).all()) and c.sum() != 0:
+            trial = torch.einsum("i,ijk->jk", c / c.sum(), torch.stack(kept[1:]))
+            if objective(trial[0], trial[1]) < objective(x, q):
+                x, q = trial[0].clone(), trial[1].clone()
+        kept = [torch.stack([x, q])]
+    return x, q, torch.tensor([done, largest], dtype=torch.float64)

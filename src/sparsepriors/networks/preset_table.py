@@ -15,6 +15,7 @@ from torch import nn
 from sparsepriors import _checks
 from sparsepriors.networks.recipe import Examples, Recipe, train_classifier
 from sparsepriors.networks.sparse import PRESETS, SparsePlan, preset, sparsity_report
+from sparsepriors.networks.sparse.attach import fitting
 from sparsepriors.networks.train_loop import TrainState
 from sparsepriors.runs.evidence import interval
 
@@ -34,7 +35,7 @@ _GROUP = 16
 _MEANS = ("density", "train_flops", "train_ratio", "inference_flops", "bytes", "churn", "fired")
 
 
-def plan_for(name: str, sparsity: float, steps: int) -> SparsePlan | None:
+def plan_for(name: str, sparsity: float, steps: int, model: nn.Module | None = None) -> SparsePlan | None:
     """The plan of a preset that leaves this share of the weights out; ``None`` for `DENSE`.
 
     Methods with an N:M pattern get n:16 with n = round(16 (1 - sparsity)); layers that 16 does not divide stay dense
@@ -44,7 +45,8 @@ def plan_for(name: str, sparsity: float, steps: int) -> SparsePlan | None:
     Raises
     ------
     ValueError
-        If the name is unknown, the sparsity out of range, or the preset has no pattern of this sparsity.
+        If the name is unknown, the sparsity out of range, the preset has no pattern of this sparsity, or the model,
+        where one is given, has no layer that fits it.
     """
     _checks.one_of("preset", name, (DENSE, *PRESETS))
     if not 0 < sparsity < 1:
@@ -59,7 +61,10 @@ def plan_for(name: str, sparsity: float, steps: int) -> SparsePlan | None:
         plan = preset(name, n=n, m=_GROUP, skip_unfit=True, **({"every": _every(steps)} if name == "gmp-nm" else {}))
     else:
         plan = preset(name, density=1 - sparsity, **({"every": _every(steps)} if "every" in known else {}))
-    plan.check(max(1, steps // plan.schedule.restarts) * plan.schedule.restarts)
+    total = max(1, steps // plan.schedule.restarts) * plan.schedule.restarts
+    plan.check(total)
+    if model is not None:
+        fitting(model, plan, total)
     return plan
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from sparsepriors import kernels
-from sparsepriors.kernels import reference
+from sparsepriors.kernels import Penalty, reference
 from sparsepriors.testing.kernel import BadCall, KernelCase
 
 _F32, _F64 = torch.float32, torch.float64
@@ -16,7 +16,8 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_bitmaps(), *_born(), *_masks(), *_nm_linear(), *_total_variation(), *_sparse_convolutions()]
+    return [*_bitmaps(), *_born(), *_descent(), *_masks(), *_nm_linear(), *_total_variation(),
+            *_sparse_convolutions()]
 
 
 def _bodies() -> tuple[dict[str, str], ...]:
@@ -214,6 +215,33 @@ def _scores(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generat
     scores[drawn > 0.98] = torch.inf
     scores[drawn > 0.99] = -torch.inf
     return scores
+
+
+def _descent() -> list[KernelCase]:
+    """Sizes are (coordinates, penalty, epochs); few epochs, since rounding decides where jumps fall after many."""
+    numbers = {Penalty.elastic: (0.3, 0.1), Penalty.positive: (0.3, 0.0), Penalty.box: (-0.2, 0.4),
+               Penalty.l0: (0.1, 0.0), Penalty.mcp: (0.3, 3.0), Penalty.scad: (0.3, 3.7), Penalty.log_sum: (0.3, 0.5),
+               Penalty.power: (0.3, 0.5)}
+
+    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        k, kind, epochs = size
+        X = torch.randn(2 * k + 1, k, dtype=dtype, generator=generator)
+        gram, linear = X.mT @ X / (2 * k + 1), torch.randn(k, dtype=dtype, generator=generator)
+        x = torch.randn(k, dtype=dtype, generator=generator).round()
+        weight, second = (torch.full((k,), v, dtype=dtype) for v in numbers[Penalty(kind)])
+        return gram, linear, x, linear - gram @ x, kind, weight, second, 0.7, 0.0, epochs, epochs > 1
+
+    sizes = ((0, 0, 1), (1, 0, 3), *((k, int(kind), epochs) for kind in numbers for k, epochs in ((3, 1), (17, 6))),
+             (40, 0, 12))
+    good = draw((3, 0, 2), _F64, torch.Generator().manual_seed(0))
+    return [KernelCase(
+        kernels.gram_descent, reference.gram_descent, draw, sizes, dtypes=(_F64,), rounding=1e5, bodies=_bodies(),
+        refused=(BadCall((good[0].float(), *good[1:]), TypeError, "gram must be a float64 tensor, got torch.float32"),
+                 BadCall((good[0][:2], *good[1:]), ValueError, "gram must be square with at least 3 rows"),
+                 BadCall((*good[:2], good[2][:2], *good[3:]), ValueError, r"x must have shape \(3,\), got \(2,\)"),
+                 BadCall((*good[:4], 8, *good[5:]), ValueError, "kind must be from 0 to 7"),
+                 BadCall((*good[:7], -1.0, *good[8:]), ValueError, "factor must be"),
+                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
 
 
 def _masks() -> list[KernelCase]:

@@ -2,6 +2,7 @@
 #include "bitmap.hpp"
 #include "bitmap_pack.hpp"
 #include "born.hpp"
+#include "descent.hpp"
 #include "kernels.hpp"
 #include "masks.hpp"
 #include "nm_dot.hpp"
@@ -35,6 +36,7 @@ const InstructionSet SPARSEPRIORS_ISA = {
     nm::nm_linear<float>,
     nm::nm_linear<uint16_t>,
     nm::nm_dot,
+    {descend},
 };
 
 }  // namespace sparsepriors

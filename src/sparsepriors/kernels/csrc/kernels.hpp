@@ -198,6 +198,33 @@ struct NMKernel {
 using NMLinearKernel = NMKernel<float>;
 using NMDotKernel = NMKernel<uint16_t>;  // bfloat16
 
+// Separable penalties of coordinate descent, scaled by one factor; weight and second hold one number per coordinate.
+struct Penalty {
+    // weight and second are: l1 and ridge (elastic, positive), bounds (box), weight and nothing (l0), weight and gamma
+    // (mcp), a (scad), epsilon (log_sum) or the power 1/2 or 2/3 (power).
+    enum Kind { elastic, positive, box, l0, mcp, scad, log_sum, power, kinds };
+    int kind;
+    double factor;
+    const double *weight, *second;
+};
+
+constexpr int kDescentMemory = 5;  // epochs between two extrapolations (Bertrand and Massias, 2021)
+
+struct Descent {
+    const double* gram;  // row j begins at gram + j * stride
+    size_t size, stride;
+    const double* linear;
+    Penalty penalty;
+    bool accelerate;
+    size_t scratch() const { return accelerate ? 2 * size * (kDescentMemory + 2) : 0; }
+};
+
+struct DescentKernels {
+    // Epochs from x and q = linear - gram x, both overwritten, until an epoch changes the gradient by at most tol;
+    // returns how many, and the last such change.
+    size_t (*run)(const Descent&, double* x, double* q, double tol, size_t max_epochs, double* scratch, double* change);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -213,6 +240,7 @@ struct InstructionSet {
     NMLinearKernel (*nm_linear32)(const NMLinear&, size_t rows);
     NMLinearKernel (*nm_linear16)(const NMLinear&, size_t rows);
     NMDotKernel (*nm_dot)(const NMLinear&, size_t rows);
+    DescentKernels descent;
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;

@@ -50,6 +50,7 @@ NB_MODULE(_native, m) {
     m.def("instruction_sets", &instruction_sets, "Code paths that this processor runs, the fastest first.");
     bind_bitmap(m);
     bind_born(m);
+    bind_descent(m);
     bind_masks(m);
     bind_nm_linear(m);
     bind_spmm(m);

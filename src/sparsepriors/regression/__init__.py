@@ -1,0 +1,19 @@
+"""Sparse linear models: a fast solver for designs given by columns, and scikit-learn estimators over any prior."""
+
+from typing import TYPE_CHECKING, Any
+
+from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path
+
+if TYPE_CHECKING:
+    from sparsepriors.regression.estimators import SparseRegressor, SparseRegressorCV
+
+__all__ = ["SparseRegressor", "SparseRegressorCV", "coordinate_descent", "largest_factor", "regularization_path"]
+
+
+def __getattr__(name: str) -> Any:
+    # The estimators stand on scikit-learn, which the solver does not need and which takes its time to import.
+    if name in ("SparseRegressor", "SparseRegressorCV"):
+        from sparsepriors.regression import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,120 @@
+"""A design matrix by its columns: what coordinate descent asks of it, dense or sparse, in float64."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsepriors.operators.dense import Matrix
+
+
+class Design(ABC):
+    """An n x p matrix X, perhaps D (X - 1 m^T): columns centred by m and rows weighted by the roots D of weights."""
+
+    rows: int
+    columns: int
+    means: Tensor
+    """``(p,)``: what was taken from the columns, zero without centring."""
+
+    @abstractmethod
+    def correlate(self, r: Tensor) -> Tensor:
+        """X^T r: ``(n,)`` to ``(p,)``."""
+
+    @abstractmethod
+    def image(self, index: Tensor, x: Tensor) -> Tensor:
+        """X x for an x that is zero outside ``index``, there ``x``: ``(n,)``."""
+
+    @abstractmethod
+    def gram(self, a: Tensor, b: Tensor) -> Tensor:
+        """X_a^T X_b for two lists of columns."""
+
+    @abstractmethod
+    def squared_norms(self) -> Tensor:
+        """``(p,)``."""
+
+
+class DenseDesign(Design):
+    """A tensor; the columns lie contiguously, in the precision that was given."""
+
+    def __init__(self, matrix: Tensor, roots: Tensor | None, centre: bool) -> None:
+        self.rows, self.columns = matrix.shape
+        self._t = matrix.mT
+        self.means = torch.zeros(self.columns, dtype=torch.float64)
+        if centre:
+            weights = torch.ones(self.rows, dtype=matrix.dtype) if roots is None else roots.to(matrix.dtype).square()
+            means = self._t @ (weights / weights.sum())
+            self._t = self._t - means[:, None]
+            self.means = means.double()
+        if roots is not None:
+            self._t = self._t * roots.to(matrix.dtype)
+        self._t = self._t.contiguous()
+
+    def correlate(self, r: Tensor) -> Tensor:
+        return (self._t @ r.to(self._t.dtype)).double()
+
+    def image(self, index: Tensor, x: Tensor) -> Tensor:
+        return (x.to(self._t.dtype) @ self._t[index]).double()
+
+    def gram(self, a: Tensor, b: Tensor) -> Tensor:
+        return (self._t[a] @ self._t[b].mT).double()
+
+    def squared_norms(self) -> Tensor:
+        return torch.linalg.vector_norm(self._t, dim=1).double().square()
+
+
+class SparseDesign(Design):
+    """A SciPy matrix in compressed columns; centring is a correction of rank one, so that zeros stay zeros."""
+
+    def __init__(self, matrix: Any, roots: Tensor | None, centre: bool) -> None:
+        import scipy.sparse
+
+        self.rows, self.columns = matrix.shape
+        d = np.ones(self.rows) if roots is None else roots.numpy()
+        self._x = scipy.sparse.csc_array(matrix, dtype=np.float64)
+        if roots is not None:
+            self._x = scipy.sparse.csc_array(scipy.sparse.diags_array(d) @ self._x)
+        self._t = self._x.T
+        self._d = d
+        self._m = np.asarray(self._t @ d).reshape(-1) / (d @ d) if centre else np.zeros(self.columns)
+        self.means = torch.from_numpy(self._m)
+
+    def correlate(self, r: Tensor) -> Tensor:
+        return torch.from_numpy(self._t @ r.numpy() - self._m * (self._d @ r.numpy()))
+
+    def image(self, index: Tensor, x: Tensor) -> Tensor:
+        at, values = index.numpy(), x.numpy()
+        return torch.from_numpy(self._x[:, at] @ values - self._d * (self._m[at] @ values))
+
+    def gram(self, a: Tensor, b: Tensor) -> Tensor:
+        left, right = a.numpy(), b.numpy()
+        product = (self._x[:, left].T @ self._x[:, right]).toarray()
+        return torch.from_numpy(product - (self._d @ self._d) * np.outer(self._m[left], self._m[right]))
+
+    def squared_norms(self) -> Tensor:
+        squares = np.asarray(self._x.multiply(self._x).sum(axis=0)).reshape(-1)
+        return torch.from_numpy(np.maximum(squares - (self._d @ self._d) * self._m ** 2, 0.0))
+
+
+def design(A: object, weights: Tensor | None, centre: bool) -> Design:
+    """The columns of a `Matrix` operator, a tensor or a SciPy sparse matrix; `TypeError` for anything else.
+
+    Whether they are finite shows in their `squared_norms`, without another pass over a large matrix.
+    """
+    import scipy.sparse
+
+    roots = None if weights is None else weights.double().sqrt()
+    if scipy.sparse.issparse(A):
+        if A.ndim != 2 or A.dtype.kind not in "fiub":  # pyright: ignore[reportAttributeAccessIssue]
+            raise TypeError("A must be a real matrix")
+        return SparseDesign(A, roots, centre)
+    matrix = A.matrix if isinstance(A, Matrix) else A
+    if not isinstance(matrix, Tensor):
+        raise TypeError(f"A must be a Matrix operator, a tensor or a SciPy sparse matrix, got {type(A).__name__}")
+    if matrix.ndim != 2 or matrix.dtype not in (torch.float32, torch.float64) or matrix.device.type != "cpu":
+        raise TypeError(f"A must be a float32 or float64 matrix on the CPU, got {matrix.dtype} of shape "
+                        f"{tuple(matrix.shape)} on {matrix.device}")
+    return DenseDesign(matrix.detach(), roots, centre)
