@@ -7,6 +7,7 @@ tens until the gap, computed here, is reached. A row names the gap of both.
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +68,7 @@ def peers(X: np.ndarray, y: np.ndarray, weight: float) -> dict[str, Fit]:
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    shapes = ((100, 400),) if quick else ((71, 4000), (1000, 10000), (5000, 500))
+    shapes = ((100, 400),) if quick else ((71, 4000), (500, 5000), (5000, 500))
     rows = []
     for shape in shapes:
         X, y = correlated(*shape)
@@ -83,7 +84,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
             for name, fit in peers(X, y, weight).items():
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # a tolerance that is too low for a peer is lowered below
-                    tol = 10 * GAP
+                    tol, theirs = 10 * GAP, float("inf")
                     for _ in range(6):
                         if (theirs := relative_gap(X, y, fit(tol), weight)) <= GAP:
                             break
@@ -94,5 +95,10 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    """Measure, print and write the rows."""
+    return command("regression", __doc__ or "", measure, arguments)
+
+
 if __name__ == "__main__":
-    command("regression", __doc__ or "", measure, None)
+    main(sys.argv[1:])

@@ -204,7 +204,7 @@ def figure(rows: Rows) -> Figure:
     sparse = [r for r in table if r["preset"] != DENSE]
     names = list(dict.fromkeys(r["preset"] for r in sparse))
     levels = sorted({r["sparsity"] for r in sparse})
-    fig = Figure(figsize=(11, 4.4), layout="constrained")
+    fig = Figure(figsize=(11, 4 + 0.2 * math.ceil(len(names) / 6)), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
     for i, name in enumerate(names):
         mine = sorted((r for r in sparse if r["preset"] == name), key=lambda r: r["sparsity"])
@@ -229,5 +229,5 @@ def figure(rows: Rows) -> Figure:
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    fig.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     return fig
