@@ -29,6 +29,13 @@ def test_singular_values_are_thresholded_as_exactly_as_rounding_lets(rows, colum
     assert off <= 100 * torch.finfo(dtype).eps  # the largest singular value is 1
 
 
+@pytest.mark.parametrize("threshold", [1e-1, 1e-3, 1e-6])
+def test_small_thresholds_keep_small_singular_values_exact(threshold, generator):
+    x = with_spectrum([1.0, 0.5, 3 * threshold, 2 * threshold], 8, 6, torch.float64, generator)
+    off = (NuclearNorm(threshold).prox(x) - by_definition(x, threshold)).abs().max()
+    assert off <= 100 * torch.finfo(torch.float64).eps
+
+
 @pytest.mark.parametrize("shape", [(7, 40, 6), (7, 6, 40), (2, 3, 5, 5)])
 def test_a_batch_has_thresholds_of_its_own(shape, generator):
     x = torch.randn(shape, dtype=torch.float64, generator=generator)
