@@ -9,7 +9,8 @@ import torch
 
 from language.caches import CACHES, Row
 from language.tiny import tiny_model, tokens
-from sparsepriors.language import SparseCache, perplexity, sparse_kv
+from sparsepriors.language import SparseCache, sparse_kv
+from sparsepriors.testing import cache_checks, check_cache
 
 LENGTH, PROMPT = 86, 76   # enough for every row of the table to give something up
 
@@ -50,21 +51,8 @@ def _decode(model, cache: SparseCache, ids: torch.Tensor, prompt: int, mask: tor
     return torch.cat(found, dim=1)
 
 
-def test_a_replayed_text_is_the_text_decoded_step_by_step(row: Row, model, cache: SparseCache) -> None:
-    windows, tolerance = tokens(1, LENGTH), {torch.float64: 1e-9, torch.float32: 1e-5}[row.dtype]
-    for start in (3, LENGTH - 12):
-        at_once = perplexity(model, windows, start, cache=cache)
-        steps = perplexity(model, windows, start, cache=cache, steps=True)
-        assert at_once.tokens == steps.tokens == LENGTH - start
-        torch.testing.assert_close(torch.tensor(at_once.windows), torch.tensor(steps.windows), rtol=tolerance,
-                                   atol=0)
-
-
-def test_entries_of_a_batch_do_not_meet(row: Row, model) -> None:
-    ids = tokens(3, LENGTH)
-    together = _decode(model, row.make(model.config), ids, PROMPT)
-    alone = torch.cat([_decode(model, row.make(model.config), one[None], PROMPT) for one in ids])
-    _close(together, alone)
+def test_the_published_contract(row: Row) -> None:
+    assert check_cache(row.make, dtype=row.dtype, prompt=PROMPT, steps=LENGTH - PROMPT) == list(cache_checks())
 
 
 def test_pads_on_the_left_change_nothing(row: Row, model) -> None:
@@ -97,17 +85,6 @@ def test_padded_batches_are_decoded_without_nan(row: Row, model) -> None:
     assert torch.isfinite(_decode_padded(model, row.make(model.config), ids, PROMPT, mask)).all()
 
 
-def test_beams_follow_their_parents(row: Row, model) -> None:
-    ids, order = tokens(3, LENGTH), torch.tensor([2, 0, 0])
-    moved, chosen = row.make(model.config), row.make(model.config)
-    _decode(model, moved, ids, PROMPT)
-    moved.reorder_cache(order)
-    _decode(model, chosen, ids[order], PROMPT)
-    more = tokens(3, 6, seed=5)
-    _close(_decode(model, moved, more, 1), _decode(model, chosen, more, 1))
-    assert moved.nbytes() == chosen.nbytes()
-
-
 def test_the_batch_is_repeated_and_chosen(row: Row, model) -> None:
     ids = tokens(2, LENGTH)
     wide, narrow = row.make(model.config), row.make(model.config)
@@ -117,31 +94,6 @@ def test_the_batch_is_repeated_and_chosen(row: Row, model) -> None:
     wide.batch_select_indices(torch.tensor([False, False, False, True]))
     more = tokens(1, 4, seed=5)
     _close(_decode(model, wide, more, 1), _decode(model, narrow, more, 1))
-
-
-def test_generation_is_repeatable_and_continues(row: Row, model) -> None:
-    cache, ids = row.make(model.config), tokens(2, PROMPT)
-
-    def generate(prompt: torch.Tensor, count: int, **options) -> torch.Tensor:
-        return model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count, cache=cache,
-                              **{"do_sample": False, **options})
-
-    with sparse_kv(model, cache):
-        whole = generate(ids, 12)
-        assert cache.get_seq_length() == PROMPT + 11   # the last token was never read
-        cache.reset()
-        assert cache.nbytes() == cache.get_seq_length() == 0
-        half = generate(ids, 6)
-        assert torch.equal(whole[:, :PROMPT + 6], half)
-        assert torch.equal(whole, generate(half, 6))
-        drawn = []
-        for _ in range(2):
-            cache.reset()
-            torch.manual_seed(3)
-            drawn.append(generate(ids, 6, do_sample=True))
-        assert torch.equal(*drawn)
-        cache.reset()
-        assert generate(ids, 6, num_beams=3).shape == (2, PROMPT + 6)
 
 
 def test_tokens_taken_back_are_forgotten(row: Row, model) -> None:
