@@ -14,9 +14,9 @@ class _Forgetful(DenseLayer):
     """Drops the oldest token at every step, but replays a text as if it did not."""
 
     def _attend(self, query, key, value, scaling, mask):
-        out = super()._attend(query, key, value, scaling, mask)
+        out, held = super()._attend(query, key, value, scaling, mask), self.__dict__
         if self._seen:
-            self.keys, self.values = self.keys[:, :, 1:], self.values[:, :, 1:]
+            held.update(keys=held["keys"][:, :, 1:], values=held["values"][:, :, 1:])
         return out
 
     def _replay(self, query, key, value, scaling, mask, prefill):
@@ -27,8 +27,8 @@ class _Mixed(DenseLayer):
     """Leaves its entries where they are when beams move."""
 
     def _select(self, rows):
-        rows = torch.arange(len(rows)).clamp(max=self.keys.shape[0] - 1)
-        super()._select(rows)
+        batch = self.__dict__["keys"].shape[0]
+        super()._select(torch.arange(len(rows)).clamp(max=batch - 1))
 
 
 class _Stale(DenseLayer):
