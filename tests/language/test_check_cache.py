@@ -14,9 +14,9 @@ class _Forgetful(DenseLayer):
     """Drops the oldest token at every step, but replays a text as if it did not."""
 
     def _attend(self, query, key, value, scaling, mask):
-        out, held = super()._attend(query, key, value, scaling, mask), self.__dict__
+        out, held = super()._attend(query, key, value, scaling, mask), vars(self)
         if self._seen:
-            held.update(keys=held["keys"][:, :, 1:], values=held["values"][:, :, 1:])
+            self.keys, self.values = held["keys"][:, :, 1:], held["values"][:, :, 1:]
         return out
 
     def _replay(self, query, key, value, scaling, mask, prefill):
@@ -27,7 +27,7 @@ class _Mixed(DenseLayer):
     """Leaves its entries where they are when beams move."""
 
     def _select(self, rows):
-        batch = self.__dict__["keys"].shape[0]
+        batch = vars(self)["keys"].shape[0]
         super()._select(torch.arange(len(rows)).clamp(max=batch - 1))
 
 
