@@ -112,7 +112,7 @@ class Sizes:
 
 
 SIZES = {Scale.SMOKE: Sizes(72, 40, (0.4, 0.2), 30, 12, (4, 64)),
-         Scale.DEFAULT: Sizes(512, 192, (0.6, 0.4, 0.2), 192, 48),
+         Scale.DEFAULT: Sizes(384, 128, (0.6, 0.4, 0.2), 128, 24),
          Scale.FULL: Sizes(2048, 256, (0.8, 0.6, 0.4, 0.2), 1500, 300)}
 WATCHED: dict[str, Callable[[float], TokenSelector]] = {
     "dense": lambda r: LocalWindow(1.0), "sparse window": SparseWindow, "local": LocalWindow, "strided": Strided}
@@ -164,8 +164,8 @@ def _arms(sizes: Sizes) -> list[tuple[str, float, TokenSelector, int]]:
     for r in sizes.ratios[-2:]:
         if r != low:
             found += [("local", r, LocalWindow(r), 16), ("strided", r, Strided(r), 16)]
-        found += [("H2O", r, HeavyHitter(r), 16), ("sinks and window", r, AttentionSinkWindow(r), 16)]
-    found += [("oracle", low, OracleTopK(low), 16),
+        found.append(("sinks and window", r, AttentionSinkWindow(r), 16))
+    found += [("H2O", low, HeavyHitter(low), 16), ("oracle", low, OracleTopK(low), 16),
               ("sparse window of each head", low, SparseWindow(low, head_shared=False), 16),
               *((f"sparse window in {bits} bits", low, SparseWindow(low), bits) for bits in (8, 4))]
     return found
