@@ -74,6 +74,4 @@ CACHES = {
     "h2o": Row(partial(H2OCache, ratio=0.4), crops=False),
     "snapkv": Row(partial(SnapKVCache, ratio=0.4, window=9, kernel=3), False, crops=False),
     "sparse window": Row(lambda config: SelectedCache(config, SparseWindow(0.3))),
-    "sparse window of each head in 8 bits": Row(lambda config: SelectedCache(
-        config, SparseWindow(0.3, head_shared=False), kv_bits=8, block=16), padded=False),
 }

@@ -57,7 +57,7 @@ def test_a_step_by_hand():
     assert got.throughput == pytest.approx(b * n / got.seconds)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.integers(1, 60), st.integers(1, 30), st.integers(1, 40), st.floats(0.05, 1.0), st.booleans())
 def test_what_holds_on_every_machine(tokens, s, n, r, overlap):
     hardware = machine(tokens + 1e-6)
@@ -104,7 +104,7 @@ def test_recomputing_is_chosen_where_computing_is_cheap_and_only_there():
 @pytest.mark.parametrize(("shape", "hardware"), [(OPT_6_7B, V100_32GB), (OPT_13B, V100_32GB), (OPT_30B, H100_80GB)])
 def test_alisa_gains_over_flexgen_with_the_batch(shape, hardware):
     gains = []
-    for b in (4, 8, 16, 32, 64):
+    for b in (4, 16, 64):
         flexgen = simulate_throughput("flexgen", shape, hardware, b, 128, 512)
         gains.append(simulate_throughput("alisa", shape, hardware, b, 128, 512, 0.2).throughput / flexgen.throughput)
         assert gains[-1] >= 1.2 if flexgen.slow_share else 1 <= gains[-1] <= 1.3
