@@ -1,5 +1,6 @@
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +9,17 @@ from torch.nn import functional
 
 from sparsepriors.kernels import SpmmCosts
 from sparsepriors.networks.models import efficientnet_lite0, model
-from sparsepriors.networks.sparse_inference import SparseConv1x1, SparseLinear, sparsify_for_inference
+from sparsepriors.networks.packed_linear import PackedLinear
+from sparsepriors.networks.sparse_inference import (
+    SparseConv1x1,
+    SparseLinear,
+    packed_linear,
+    packed_nm_linear,
+    sparsify_for_inference,
+)
 from sparsepriors.networks.sparse_inference.follow import watched
 from sparsepriors.networks.sparse_inference.layers import ClampedConv
+from sparsepriors.priors import NM, Unstructured
 
 ALWAYS = SpmmCosts(call=0.0, weight=(0.0, 0.0, 0.0), read=0.0, write=0.0)
 NEVER = SpmmCosts(dense_call=0.0, multiply=0.0, dense_move=0.0, linear_call=0.0)
@@ -122,6 +131,20 @@ def test_a_linear_packer_of_ones_own_is_asked_first():
     assert [layer.kernel for layer in fast.report().layers] == ["spmm 1 x 1", "Half"]
 
 
+@torch.no_grad()
+def test_patterns_take_their_own_kernel_and_leave_other_layers_to_the_next_packer():
+    network = nn.Sequential(nn.Linear(16, 12), nn.GELU(), nn.Linear(12, 8)).eval()
+    for layer, pattern in zip(network[::2], (NM(2, 4), Unstructured(0.3)), strict=True):
+        layer.weight.copy_(pattern.project(layer.weight))
+    x = torch.randn(40, 16)
+    fast = sparsify_for_inference(network, x, costs=ALWAYS, linear=(packed_nm_linear(2, 4), packed_linear))
+    assert [type(m) for m in fast.network.children()] == [PackedLinear, nn.GELU, SparseLinear]
+    assert _close(fast(x), network(x))
+    report = fast.report(repeats=1)
+    assert [layer.kernel for layer in report.layers] == ["2:4", "spmm 1 x 1"]
+    assert all(layer.gain for layer in report.layers)
+
+
 class _Odd(nn.Module):
     """Convolutions whose output has another reader than the normalisation that follows, in several ways."""
 
@@ -201,3 +224,19 @@ def test_bad_input():
         linear.weight.zero_()
     found = sparsify_for_inference(half, torch.ones(2, 4, dtype=torch.bfloat16), costs=ALWAYS)
     assert found.choices[0].why == "its weights are torch.bfloat16"
+
+
+@torch.no_grad()
+def test_a_language_model_generates_the_same_tokens():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+                                      vocab_size=100)
+    language: Any = transformers.LlamaForCausalLM(config).eval()
+    _pruned(language.model)
+    tokens = torch.randint(0, 100, (1, 20), generator=torch.Generator().manual_seed(0))
+    fast = sparsify_for_inference(language, {"input_ids": tokens}, costs=ALWAYS)
+    assert sum(not c.why for c in fast.choices) == 14
+    assert _close(fast(input_ids=tokens).logits, language(input_ids=tokens).logits)
+    packed: Any = fast.network
+    same = [m.generate(tokens, max_new_tokens=3, do_sample=False, pad_token_id=0) for m in (packed, language)]
+    assert torch.equal(*same)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsepriors import _checks
 from sparsepriors.kernels import SpmmCosts, pack_1x1
+from sparsepriors.networks.packed_linear import PackedLinear
 from sparsepriors.networks.sparse_inference.follow import Pass, watched
 from sparsepriors.networks.sparse_inference.layers import (
     ClampedConv,
@@ -67,6 +68,17 @@ def packed_linear(linear: nn.Linear, rows: int, costs: SpmmCosts) -> nn.Module |
     return SparseLinear(packed) if costs.pays(rows, 1, packed, linear=True) else None
 
 
+def packed_nm_linear(n: int, m: int) -> LinearPacker:
+    """Weights of an n:m pattern by `nm_linear`; layers without it are left to the next packer."""
+    def pack(linear: nn.Linear, rows: int, costs: SpmmCosts) -> nn.Module | None:
+        try:
+            return PackedLinear.from_linear(linear, n, m)
+        except ValueError:
+            return None
+
+    return pack
+
+
 def sparsify_for_inference(model: nn.Module, example: Tensor | tuple[Any, ...] | Mapping[str, Any], *,
                            min_sparsity: float = 0.5, costs: SpmmCosts | None = None,
                            linear: Sequence[LinearPacker] = (packed_linear,)) -> SparseInference:
@@ -88,7 +100,8 @@ def sparsify_for_inference(model: nn.Module, example: Tensor | tuple[Any, ...] |
     costs
         What work costs on this machine, from `kernels.calibrate`; measured numbers of one machine by default.
     linear
-        Tried in order on every linear layer that is sparse enough; the first that gives a layer decides.
+        Tried in order on every linear layer that is sparse enough; the first that gives a layer decides. Put
+        ``packed_nm_linear(2, 4)`` first where weights have that pattern.
 
     Returns
     -------

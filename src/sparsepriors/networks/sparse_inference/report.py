@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from sparsepriors.networks.packed_linear import PackedLinear
 from sparsepriors.networks.sparse_inference.layers import ClampedConv, SparseConv1x1, SparseLinear
 
 
@@ -99,25 +100,37 @@ def timed(choice: LayerChoice, layer: nn.Module, repeats: int) -> LayerChoice:
     if choice.why:
         return choice
     kernel = type(layer).__name__
-    if not isinstance(layer, SparseConv1x1):
+    if isinstance(layer, PackedLinear):
+        kernel = f"{layer.n}:{layer.m}"
+    elif isinstance(layer, SparseConv1x1):
+        kernel = f"spmm {layer.block} x 1"
+    else:
         return dataclasses.replace(choice, kernel=kernel)
     x = torch.randn(choice.shape, generator=torch.Generator().manual_seed(0))
     twin = _dense_twin(layer)
     with torch.inference_mode():
         ms, dense_ms = (1e3 * min(_seconds(lambda run=run: run(x)) for _ in range(repeats + 1))
                         for run in (layer, twin))
-    return dataclasses.replace(choice, kernel=f"spmm {layer.block} x 1", ms=ms, dense_ms=dense_ms)
+    return dataclasses.replace(choice, kernel=kernel, ms=ms, dense_ms=dense_ms)
 
 
-def _dense_twin(layer: SparseConv1x1) -> nn.Module:
-    packed = layer.packed
-    twin: nn.Linear | nn.Conv2d = nn.Linear(packed.channels, packed.outputs) if isinstance(layer, SparseLinear) else (
-        nn.Conv2d(packed.channels, packed.outputs, 1))
-    with torch.no_grad():
-        twin.weight.copy_(packed.dense().reshape(twin.weight.shape))
-        assert twin.bias is not None
-        twin.bias.copy_(packed.bias)
-    return ClampedConv(twin, layer.lo, layer.hi) if isinstance(twin, nn.Conv2d) else twin
+def _dense_twin(layer: SparseConv1x1 | PackedLinear) -> nn.Module:
+    weight, bias = layer.packed.dense(), layer.packed.bias
+    outputs, channels = weight.shape
+    if isinstance(layer, SparseConv1x1) and not isinstance(layer, SparseLinear):
+        conv = nn.Conv2d(channels, outputs, 1)
+        _fill(conv, weight[:, :, None, None], bias)
+        return ClampedConv(conv, layer.lo, layer.hi)
+    linear = nn.Linear(channels, outputs)
+    _fill(linear, weight, bias)
+    return linear
+
+
+@torch.no_grad()
+def _fill(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    layer.weight.copy_(weight)
+    assert layer.bias is not None
+    layer.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
 
 
 def _seconds(call: Callable[[], object]) -> float:
