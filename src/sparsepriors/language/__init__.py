@@ -21,7 +21,8 @@ from sparsepriors.language.schedule import Schedule
 from sparsepriors.language.selected import SelectedCache
 from sparsepriors.language.serving_model import Hardware, ModelShape, Workload, plan, simulate_throughput
 from sparsepriors.language.think import ThinKCache
-from sparsepriors.language.tiered import TieredKV, Traffic
+from sparsepriors.language.tiered import TieredKV
+from sparsepriors.language.traffic import Traffic
 
 __all__ = [
     "ALISACache",

@@ -19,7 +19,8 @@ from sparsepriors.language.cache_base import SparseCache, layer_count
 from sparsepriors.language.recompute import WAYS, LayerInputs, PromptPrefix
 from sparsepriors.language.schedule import Schedule
 from sparsepriors.language.selected import SelectedLayer
-from sparsepriors.language.tiered import TieredKV, Traffic
+from sparsepriors.language.tiered import TieredKV
+from sparsepriors.language.traffic import Traffic
 from sparsepriors.priors.tokens import SparseWindow
 
 AUTO = Schedule(p1=2**31, p2=2**31)
