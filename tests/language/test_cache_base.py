@@ -58,5 +58,6 @@ def test_an_empty_cache_may_be_moved_and_weighs_nothing() -> None:
 
 def test_all_rooms_fit_into_one_process() -> None:
     """Classes that are written as JSON go by their bare names, which two rooms must not share."""
-    for room in ("imaging", "networks", "language"):
-        importlib.import_module(f"sparsepriors.{room}")
+    for room in ("imaging", "networks", "regression", "language"):
+        module = importlib.import_module(f"sparsepriors.{room}")
+        assert all(hasattr(module, name) for name in module.__all__)   # a room may load a class with its first use
