@@ -25,7 +25,8 @@ CALLS = {
                          "proximal_gradient(Matrix(x), x[:, 0], L1(0.1), max_iter=50)"),
 }
 ROOMS = {"priors, operators, solvers": ("priors", "operators", "solvers"),
-         "every room": ("priors", "operators", "solvers", "data", "kernels", "runs", "imaging", "networks", "papers")}
+         "every room": ("priors", "operators", "solvers", "data", "kernels", "runs", "imaging", "networks",
+                        "language", "regression", "papers")}
 
 
 def fresh(code: str) -> list[float]:

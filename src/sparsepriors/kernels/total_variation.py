@@ -9,8 +9,10 @@ from sparsepriors import _checks
 from sparsepriors.kernels import reference
 from sparsepriors.kernels.dispatch import code_path, native_for
 
+_LARGE = 2.0 ** 40  # entries between its inverse and itself are far from overflow and underflow when squared
 
-def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float, max_iter: int, *,
+
+def tv_prox(x: Tensor, bound: Tensor, p: Tensor | None, isotropic: bool, tol: float, max_iter: int, *,
             instruction_set: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.tv_prox`, compiled where it can be; the result does not depend on the thread count or the batch.
 
@@ -24,7 +26,7 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float, ma
     bound
         ``(n,)``, nonnegative.
     p
-        ``(n, d, *spatial)``, where the dual iteration starts, ``|p| <= bound``.
+        ``(n, d, *spatial)``, where the dual iteration starts, ``|p| <= bound``; zero if None.
     isotropic, tol, max_iter
         As `sparsepriors.priors.TV` explains them.
     instruction_set
@@ -38,29 +40,45 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float, ma
     d = x.ndim - 1
     if not 1 <= d <= 3:
         raise ValueError(f"x must have shape (n, *spatial) with 1 to 3 spatial axes, got {tuple(x.shape)}")
-    if bound.shape != x.shape[:1] or p.shape != (x.shape[0], d, *x.shape[1:]):
-        raise ValueError(f"bound and p must have shapes {tuple(x.shape[:1])} and {(x.shape[0], d, *x.shape[1:])} for x "
-                         f"of shape {tuple(x.shape)}, got {tuple(bound.shape)} and {tuple(p.shape)}")
+    dual = (x.shape[0], d, *x.shape[1:])
+    if bound.shape != x.shape[:1] or (p is not None and p.shape != dual):
+        raise ValueError(f"bound and p must have shapes {tuple(x.shape[:1])} and {dual} for x of shape "
+                         f"{tuple(x.shape)}, got {tuple(bound.shape)} and {None if p is None else tuple(p.shape)}")
     _checks.count("max_iter", max_iter, low=1)
     path = code_path(instruction_set)
     if x.numel() == 0:
-        return x.clone(), p.clone(), x.new_zeros(x.shape[:1], dtype=torch.float64)
-    # Scaled by a power of two, which is exact, to order one: squares neither overflow nor vanish.
-    _, exponent = torch.frexp(x.detach().abs().reshape(x.shape[0], -1).amax(dim=1))
-    up, down = (torch.ldexp(torch.ones_like(bound), s * exponent.clamp(-120, 120)) for s in (-1, 1))
-    x, p, bound = x * _spread(up, x), p * _spread(up, p), bound * up
+        return x.clone(), x.new_zeros(dual), x.new_zeros(x.shape[:1], dtype=torch.float64)
+    peaks = x.detach().abs().reshape(x.shape[0], -1).amax(dim=1)
+    low, high = (float(v) for v in peaks.aminmax())
+    if not 1 / _LARGE < low <= high < _LARGE:
+        # Scaled by a power of two, which is exact, to order one: squares neither overflow nor vanish.
+        _, exponent = torch.frexp(peaks)
+        up, down = (torch.ldexp(torch.ones_like(bound), s * exponent.clamp(-120, 120)) for s in (-1, 1))
+        p = None if p is None else p * _spread(up, p)
+        u, p, gaps = _prox(x * _spread(up, x), bound * up, p, isotropic, tol, max_iter, path)
+        return u * _spread(down, u), p * _spread(down, p), gaps
+    return _prox(x, bound, p, isotropic, tol, max_iter, path)
+
+
+def _prox(x: Tensor, bound: Tensor, p: Tensor | None, isotropic: bool, tol: float, max_iter: int,
+          path: str) -> tuple[Tensor, Tensor, Tensor]:
+    """`tv_prox` where squares of the entries are safe."""
+    d = x.ndim - 1
     native = native_for(x, bound)
-    if native is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, bound, p))):
-        u, p, gaps = reference.tv_prox(x, bound, p, isotropic, tol, max_iter)
+    if native is None or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, bound, p))):
+        p = x.new_zeros(x.shape[0], d, *x.shape[1:]) if p is None else p
+        return reference.tv_prox(x, bound, p, isotropic, tol, max_iter)
+    planar = _planar(x, 1)
+    if p is None:
+        dual = planar.new_zeros(x.shape[0], d, *planar.shape[1:])
     else:
-        planar, dual = _planar(x, 1), _planar(p, 2)  # of the scaled tensors, which are no caller's
+        dual = _planar(p, 2).clone()  # the kernel writes into it
         for axis in range(d):  # the last difference of each axis is zero, and so must be what multiplies it
             dual[:, axis].narrow(axis - d, -1, 1).zero_()
-        out, gaps = torch.empty_like(planar), torch.empty(x.shape[:1], dtype=torch.float64)
-        native.tv_prox(planar.reshape(*planar.shape[:2], *(1,) * (3 - d), *planar.shape[2:]), bound.contiguous(), dual,
-                       out, gaps, d, isotropic, tol, max_iter, torch.get_num_threads(), path)
-        u, p = _joined(out, 1, x), _joined(dual, 2, x)
-    return u * _spread(down, u), p * _spread(down, p), gaps
+    out, gaps = torch.empty_like(planar), torch.empty(x.shape[:1], dtype=torch.float64)
+    native.tv_prox(planar.reshape(*planar.shape[:2], *(1,) * (3 - d), *planar.shape[2:]), bound.contiguous(), dual,
+                   out, gaps, d, isotropic, tol, max_iter, torch.get_num_threads(), path)
+    return _joined(out, 1, x), _joined(dual, 2, x), gaps
 
 
 def _spread(scale: Tensor, t: Tensor) -> Tensor:

@@ -87,13 +87,13 @@ class TV(Prior, convex=True):
         t = t.expand(*x.shape[:x.ndim - d], *(1,) * d).reshape(-1, *(1,) * d)
         shape = (rows.shape[0], d, *spatial)
         if state is None:
-            p = x.new_zeros(shape)
+            p = None
         elif isinstance(state, Tensor) and state.shape == shape and state.dtype == x.dtype:
             p = onto_bound(state, t[:, None], self.isotropic)
         else:
             raise ValueError(f"state must be what an earlier call on a tensor of shape {tuple(x.shape)} returned")
         if x.numel() == 0:
-            return x.clone(), p
+            return x.clone(), x.new_zeros(shape)
         u, p, gaps = kernels.tv_prox(rows, t.reshape(-1), p, self.isotropic, self.tol, self.max_iter)
         if not self.inexact and float(gaps.max()) > self.tol:
             warnings.warn(f"the prox of TV stopped after max_iter = {self.max_iter} iterations at a relative duality "
