@@ -1,7 +1,8 @@
 """List every ``raise`` in floors 0 to 2 that no test executes, and the branch coverage of these floors.
 
-``python scripts/unexecuted_raises.py`` runs the tests of these floors under coverage.py, in some minutes; with the path
-of a file that ``coverage json`` wrote it reads that instead. Exits with 1 if a raise is left or the coverage is low.
+``python scripts/unexecuted_raises.py`` runs the tests of these floors under coverage.py, in about a quarter of an hour;
+with the path of a file that ``coverage json`` wrote it reads that instead. Exits with 1 if a raise is left or the
+coverage is low.
 """
 
 from __future__ import annotations

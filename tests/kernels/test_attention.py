@@ -94,3 +94,9 @@ def test_a_copied_cache_goes_its_own_way():
     assert torch.equal(bitmap_scores(q, twin), before)
     assert torch.equal(bitmap_scores(q, grown), before)
     assert torch.equal(bitmap_scores(q, longer)[..., :256], before)
+
+
+@pytest.mark.public_door
+def test_another_device_is_refused():
+    with pytest.raises(ValueError, match="q must be on cpu, as the packed data are, got meta"):
+        bitmap_scores(torch.ones(1, 2, 8, device="meta"), pack_bitmap(torch.ones(1, 2, 64, 8), "key"))

@@ -130,3 +130,9 @@ def test_damaged_weights_are_refused(fields, words):
     assert PackedCHW(**fine).nnz == 3
     with pytest.raises(ValueError, match=words):
         PackedCHW(**fine | fields)
+
+
+@pytest.mark.public_door
+def test_another_device_is_refused():
+    with pytest.raises(ValueError, match="x must be on cpu like the weights, got meta"):
+        spmm_chw(torch.ones(1, 3, 2, 2, device="meta"), pack_1x1(torch.ones(4, 3)))

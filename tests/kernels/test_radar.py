@@ -1,6 +1,7 @@
 """The Born kernels: against a direct float64 sum, each instruction set, threads, precisions, tails."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +76,8 @@ def test_bad_input():
     if kernels.instruction_sets():
         with pytest.raises(ValueError, match="instruction_set must be one of"):
             kernels.born_adjoint(y, tables, instruction_set="altivec")
+    with pytest.raises(ValueError, match="base and ratio must have 5 and 4 axes and agree in shape"):
+        replace(tables, ratio=tables.ratio[1:])
 
 
 def test_info_names_what_runs():
