@@ -220,8 +220,3 @@ def test_a_prior_without_a_zero_solution_has_no_largest_factor():
 
 def test_codes_are_those_of_the_compiled_kernel():
     assert [p.name for p in Penalty] == ["elastic", "positive", "box", "l0", "mcp", "scad", "log_sum", "power"]
-
-
-def test_a_code_that_is_no_penalty_is_refused() -> None:
-    with pytest.raises(ValueError, match="kind must be one of the penalties, got 99"):
-        penalties.prox(99, 1.0, 1.0, 1.0, 1.0)
