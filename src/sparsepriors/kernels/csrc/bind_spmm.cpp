@@ -10,7 +10,7 @@ namespace sparsepriors {
 namespace {
 
 constexpr size_t kStripBytes = 48 << 10;      // a strip of all channels, about what the nearest cache holds
-constexpr size_t kThreadWork = size_t(1) << 21;  // multiply-adds that repay the start of one more thread
+constexpr size_t kThreadWork = size_t(1) << 19;  // multiply-adds for each thread that repay the waking of one
 constexpr size_t kLine = 64 / sizeof(float);
 
 // Packed weights as the kernels see them; the arrays are kept alive.
