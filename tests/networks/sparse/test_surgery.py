@@ -193,6 +193,66 @@ def test_drawn_residual_networks(widths: list[int], skips: list[int], density: f
             torch.testing.assert_close(small(x), masked(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shifts", ["fold", "drop"])
+@pytest.mark.parametrize("rounding", ["up", "nearest"])
+@pytest.mark.parametrize(("name", "multiple"), [("resnet8", 4), ("resnet18", 3), ("mobilenet-v2", 8)])
+def test_kept_widths_are_rounded_by_the_scales_of_channels(name: str, multiple: int, rounding: str,
+                                                           shifts: str) -> None:
+    _, options, channels, side = next(c for c in CASES if c[0] == name)
+    make = torch.Generator().manual_seed(2)
+    network = shaken(model(name, generator=make, in_channels=channels, classes=7, **options))
+    x = torch.randn(2, channels, side, side, generator=make)
+    groups = trace_groups(network, x)
+    masks = drawn(network, groups, 0.5)
+    plain, small = (prune_channels(network, masks, x, groups=groups, shifts=shifts, strict=True, multiple=k,
+                                   rounding=rounding) for k in (1, multiple))
+    # Scales are drawn, so that what is alive can be told by them; channels that stand for others have none.
+    before, least, after = scales(network), scales(plain), scales(small)
+    alive = {n: torch.isin(s.detach(), after[n].detach()) for n, s in before.items()}
+    up, down = 0, 0
+    for group in groups:
+        if group.pinned or not group.norms:
+            continue
+        n, at = next(iter(group.norms.items()))
+        if len(before[n]) == group.size:   # no other group shares the layer
+            width, asked = len(after[n]), len(least[n])
+            assert width == group.size or width % multiple == 0
+            assert asked - (multiple - 1) // 2 * (rounding == "nearest") <= width < asked + multiple
+        kept, wished = alive[n][at[:, 0]], masks[n][at[:, 0]]
+        size = sum(before[name].detach().abs()[at].sum(1) for name, at in group.norms.items())
+        assert isinstance(size, Tensor)
+        assert (kept >= wished).all() or (kept <= wished).all()
+        more, fewer = kept & ~wished, wished & ~kept
+        up, down = up + int(more.any()), down + int(fewer.any())
+        if more.any() and not kept.all():
+            # One that stands for others is passed over: its constant is the largest, its scale is anything.
+            better = int((size[~kept] > size[more].min()).sum())
+            assert better <= (sum(use.padded for use in group.uses.values()) if shifts == "fold" else 0)
+        assert not fewer.any() or size[fewer].max() < size[kept].min()
+    assert up
+    assert (down > 0) == (rounding == "nearest")
+    zero_channels(network, alive, shifts=shifts == "drop")
+    with torch.no_grad():
+        expected = network(x)
+        torch.testing.assert_close(small(x), expected, atol=1e-5 * max(1.0, float(expected.abs().max())), rtol=0)
+
+
+def test_the_channel_that_stands_for_others_is_counted_and_not_given_its_scale_back() -> None:
+    network = Block(nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.Identity()).eval()
+    with torch.no_grad():
+        network.na.bias.copy_(torch.tensor([0.1, -0.5, 0.7, -0.3, -0.6, 0.2]))   # of the lost, only 2 passes on its own
+        network.na.weight.copy_(torch.tensor([1.0, 1.1, 3.0, 1.3, 1.2, 1.0]))
+    mask = torch.tensor([1, 0, 0, 0, 0, 1]).bool()
+    x = torch.randn(2, 2, 6, 6)
+    small = prune_channels(network, {"na": mask}, x, multiple=4)
+    assert scales(small)["na"].tolist() == pytest.approx([1.0, 0.0, 1.3, 1.0])
+    zero_channels(network, {"na": mask | (torch.arange(6) == 3)}, shifts=False)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), network(x))
+    assert prune_channels(network, {"na": mask}, x, multiple=5).get_submodule("na").num_features == 5
+    assert prune_channels(network, {"na": mask}, x, multiple=16).get_submodule("na").num_features == 6
+
+
 class Mixer(nn.Module):
     """What surgery does not understand stands between two layers."""
 
@@ -423,6 +483,10 @@ def test_masks_that_do_not_fit_are_refused(masks: dict[str, Tensor], error: type
 def test_bad_votes_are_refused() -> None:
     with pytest.raises(ValueError, match="shifts must be one of"):
         prune_channels(nn.Linear(2, 2), {}, torch.zeros(2, 2), shifts="keep")
+    with pytest.raises(ValueError, match="multiple must be .*1.*got 0"):
+        prune_channels(nn.Linear(2, 2), {}, torch.zeros(2, 2), multiple=0)
+    with pytest.raises(ValueError, match="rounding must be one of"):
+        prune_channels(nn.Linear(2, 2), {}, torch.zeros(2, 2), multiple=2, rounding="down")
     with pytest.raises(ValueError, match="rule must be one of"):
         vote([torch.ones(2).bool()], "most")
     with pytest.raises(ValueError, match="of one length"):

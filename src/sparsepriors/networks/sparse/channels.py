@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsepriors.networks.models.resnet import ChannelPad
+from sparsepriors.networks.sparse.operations import Operations, record_operations
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # What they make of a channel of zeros is a channel of zeros.
@@ -83,7 +83,7 @@ class ChannelGroup:
 def trace_groups(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[ChannelGroup]:
     """The groups of channels of a network, in the order in which the network computes them.
 
-    The network is exported with ``torch.export`` in evaluation mode; it is not changed. A group is pinned if it holds
+    The network runs once, in evaluation mode; it is not changed. A group is pinned if it holds
     channels of the input or the output, if an operation in it mixes channels or is not known (group normalisation,
     grouped convolutions, attention), or if a layer uses the channels before a batch normalisation has had a chance to
     set them to zero.
@@ -107,19 +107,15 @@ def trace_groups(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Ch
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not any(isinstance(m, _BatchNorm) for m in model.modules()):
         raise ValueError("model has no batch normalisation, whose scales say which channels can go")
-    from torch.export import export  # imports a compiler, which few need
-
     modes = {m: m.training for m in model.modules()}
     try:
-        program = export(model.eval(), example if isinstance(example, tuple) else (example,), strict=False)
+        done = record_operations(model.eval(), example if isinstance(example, tuple) else (example,))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    signature = program.graph_signature
-    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    trace = _Trace(model, stored, frozenset(signature.user_inputs))
+    trace = _Trace(model, done)
     with torch.device("cpu"):   # numbers of channels stay here, whatever the default device
-        for node in program.graph.nodes:
+        for node in done.graph.nodes:
             trace.read(node)
         return trace.groups()
 
@@ -146,8 +142,8 @@ class _Record(NamedTuple):
 class _Trace:
     """One pass over the graph: numbers, equations between them, and who uses which."""
 
-    def __init__(self, model: nn.Module, stored: Mapping[str, str], inputs: frozenset[Any]) -> None:
-        self.model, self.stored, self.inputs = model, stored, inputs
+    def __init__(self, model: nn.Module, done: Operations) -> None:
+        self.model, self.stored, self.inputs = model, done.stored, done.inputs
         self.values: dict[fx.Node, _Value | None] = {}
         self.records: list[_Record] = []
         self.uses: dict[str, Use] = {}
@@ -174,20 +170,22 @@ class _Trace:
         for i in reversed(range(len(self.pins))):   # the first reason stays
             why[label[self.pins[i][0]]] = i + 1
         counts = [torch.bincount(label[r.ids], minlength=classes) for r in self.records]
-        rows, kind = torch.stack([*counts, why], dim=1).unique(dim=0, return_inverse=True)
-        first = torch.full((len(rows),), classes).scatter_reduce(0, kind, torch.arange(classes), "amin")
+        rows = torch.stack([*counts, why], dim=1).int()
+        numbers: dict[bytes, int] = {}   # `unique` of rows sorts them, which takes longer than all the rest
+        kind = torch.tensor([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows.numpy()])
         found = []
-        for row in first.argsort().tolist():
+        for number in range(len(numbers)):
             members: dict[str, dict[str, Tensor]] = {
                 role: {} for role in ("producers", "depthwise", "norms", "consumers", "pads")}
-            size = int((kind == row).sum())
-            for i in rows[row, :-1].nonzero().flatten().tolist():
+            inside = kind == number
+            size, row = int(inside.sum()), rows[int(inside.int().argmax())]
+            for i in row[:-1].nonzero().flatten().tolist():
                 role, layer, ids = self.records[i]
                 of = label[ids]
                 order = of.argsort(stable=True)
-                members[role][layer] = order[kind[of[order]] == row].reshape(size, -1)
+                members[role][layer] = order[inside[of[order]]].reshape(size, -1)
             if any(members.values()):
-                reason = int(rows[row, -1])
+                reason = int(row[-1])
                 uses = {layer: self.uses[layer] for layer in members["consumers"]}
                 found.append(ChannelGroup(size, **members, uses=uses, pinned=reasons[reason - 1] if reason else ""))
         return found
@@ -355,8 +353,8 @@ class _Trace:
         x = x._replace(flat=x.flat and (repeated or not any(a for i, a in enumerate(amounts) if i // 2 != place // 2)))
         if (before, after) == (0, 0):
             return x._replace(clean=x.clean and zero)
-        owner, _ = list(node.meta.get("nn_module_stack", {"": ("", "")}).values())[-1]
-        if before or after < 0 or not zero or not isinstance(self.model.get_submodule(owner), ChannelPad):
+        owner = node.meta.get("owner")
+        if before or after < 0 or not zero or owner is None:
             return NotImplemented
         new = self._fresh(after)
         self._see("pads", owner, new)
@@ -404,5 +402,4 @@ _RULES: dict[str, _Rule] = {
 
 
 def _shape(node: fx.Node) -> Sequence[int]:
-    value = node.meta.get("val")
-    return tuple(value.shape) if isinstance(value, Tensor) else ()
+    return node.meta.get("shape", ())

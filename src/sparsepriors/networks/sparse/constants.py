@@ -35,9 +35,16 @@ def varying(masked: nn.Module, groups: Sequence[ChannelGroup],
     return found
 
 
+def stand_ins(group: ChannelGroup, lost: Tensor, seen: Mapping[str, Tensor]) -> dict[str, int]:
+    """The channel that stands for all lost ones of a group, at each layer that pads their constants with zeros."""
+    found = {layer: _largest(seen[layer][group.consumers[layer][:, 0].to(seen[layer].device)], lost)
+             for layer, use in group.uses.items() if use.constant and use.padded}
+    return {layer: slot for layer, slot in found.items() if slot is not None}
+
+
 @torch.no_grad()
 def fold_constants(network: nn.Module, groups: Sequence[ChannelGroup], settled: Mapping[str, Tensor],
-                   example: Tensor | tuple[Any, ...]) -> dict[str, Tensor]:
+                   seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Move the constants of the channels outside the masks to where they survive the cut, in place.
 
     Parameters
@@ -46,49 +53,78 @@ def fold_constants(network: nn.Module, groups: Sequence[ChannelGroup], settled: 
         The scales of those channels are zero.
     groups, settled
         Its groups and settled masks.
-    example
-        Arguments with which it runs.
+    seen
+        One row and place of the input of each layer that `users` names.
 
     Returns
     -------
     dict
         The masks with those channels added that stand for others at convolutions that pad with zeros.
+    """
+    masks = {name: mask.clone() for name, mask in settled.items()}
+    for group in losing(groups, settled):
+        lost = ~slots(group, settled)
+        standing = stand_ins(group, lost, seen)
+        kept = sorted(set(standing.values()))
+        lost[kept] = False
+        for name, at in group.norms.items():
+            masks[name][at[kept].flatten()] = True
+        for layer, use in group.uses.items():
+            if not use.constant:
+                continue
+            module, at = network.get_submodule(layer), group.consumers[layer]
+            values = seen[layer][at.to(seen[layer].device)]
+            if not use.padded:
+                _bias(network, module, use.norm, at[lost].flatten(), values[lost.to(values.device)])
+            elif (slot := standing.get(layer)) is not None:
+                weight = module.get_parameter("weight")
+                share = values[lost.to(values.device), 0] / values[slot, 0]
+                taken = weight[:, at[lost, 0].to(weight.device)]
+                weight[:, int(at[slot, 0])] += torch.einsum("oi...,i->o...", taken, share)
+    return masks
+
+
+def losing(groups: Sequence[ChannelGroup], settled: Mapping[str, Tensor]) -> list[ChannelGroup]:
+    """The groups that lose channels under settled masks."""
+    return [g for g in groups if not slots(g, settled).all()]
+
+
+def users(groups: Sequence[ChannelGroup], settled: Mapping[str, Tensor]) -> list[str]:
+    """The layers that use lost channels which are constant there."""
+    return [layer for g in losing(groups, settled) for layer, use in g.uses.items() if use.constant]
+
+
+def look(network: nn.Module, layers: Sequence[str],
+         example: Tensor | tuple[Any, ...]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """The outputs of a network, and one row and place of the input of each of these layers, ``(in_channels,)``.
 
     Raises
     ------
     ValueError
         If parameters are on the meta device, or the network's code takes the weight of a layer without calling it.
     """
-    losing = [g for g in groups if not slots(g, settled).all()]
-    if any(p.is_meta for p in network.parameters()) and losing:
+    if layers and any(p.is_meta for p in network.parameters()):
         raise ValueError('parameters on the meta device have no values that could be folded: give shifts="drop"')
-    layers = [layer for g in losing for layer, use in g.uses.items() if use.constant]
-    inputs = _inputs(network, layers, example)
+    seen: dict[str, Tensor] = {}
+
+    def watch(layer: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            x = args[0] if isinstance(module, nn.Linear) else args[0].movedim(1, -1)
+            seen[layer] = x.detach().flatten(0, -2)[0].clone()
+
+        return hook
+
+    handles = [network.get_submodule(layer).register_forward_pre_hook(watch(layer)) for layer in layers]
+    try:
+        found = outputs(network, example)
+    finally:
+        for handle in handles:
+            handle.remove()
     for layer in layers:
-        if layer not in inputs:
+        if layer not in seen:
             raise ValueError(f'{layer} is not called, its weight is used by other code, so that what reaches it cannot '
                              f'be seen and folded: give shifts="drop"')
-    masks = {name: mask.clone() for name, mask in settled.items()}
-    for group in losing:
-        lost = ~slots(group, settled)
-        constants = {layer: inputs[layer][at.to(inputs[layer].device)] for layer, at in group.consumers.items()
-                     if layer in inputs}
-        standing = {layer: _largest(constants[layer][:, 0], lost) for layer, use in group.uses.items()
-                    if use.padded and layer in constants}
-        kept = sorted({slot for slot in standing.values() if slot is not None})
-        lost[kept] = False
-        for name, at in group.norms.items():
-            masks[name][at[kept].flatten()] = True
-        for layer, values in constants.items():
-            module, at = network.get_submodule(layer), group.consumers[layer]
-            if layer not in standing:
-                _bias(network, module, group.uses[layer].norm, at[lost].flatten(), values[lost.to(values.device)])
-            elif (slot := standing[layer]) is not None:
-                weight = module.get_parameter("weight")
-                share = values[lost.to(values.device), 0] / values[slot, 0]
-                taken = weight[:, at[lost, 0].to(weight.device)]
-                weight[:, int(at[slot, 0])] += torch.einsum("oi...,i->o...", taken, share)
-    return masks
+    return found, seen
 
 
 def outputs(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Tensor]:
@@ -101,26 +137,6 @@ def outputs(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Tensor]
         for module, mode in modes.items():
             module.training = mode
     return [v for v in tree_leaves(found) if isinstance(v, Tensor)]
-
-
-def _inputs(network: nn.Module, layers: Sequence[str], example: Tensor | tuple[Any, ...]) -> dict[str, Tensor]:
-    """One row and place of the input of each of these layers, shape ``(in_channels,)``."""
-    seen: dict[str, Tensor] = {}
-
-    def look(layer: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            x = args[0] if isinstance(module, nn.Linear) else args[0].movedim(1, -1)
-            seen[layer] = x.detach().flatten(0, -2)[0].clone()
-
-        return hook
-
-    handles = [network.get_submodule(layer).register_forward_pre_hook(look(layer)) for layer in layers]
-    try:
-        outputs(network, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
 
 
 def _largest(values: Tensor, lost: Tensor) -> int | None:
