@@ -1,9 +1,11 @@
+import itertools
 import json
 import math
 
 import pytest
 import torch
 
+from sparsepriors.networks.sparse.at_init import SNIPScore, XavierSNIPScore
 from sparsepriors.papers import get, random_pruning
 from sparsepriors.runs import Run, Scale
 
@@ -51,7 +53,15 @@ def test_the_default_scale_has_an_arm_for_every_claim_and_a_key_for_every_arm():
             assert random_pruning.Arm("mlp", width, 2, method, 1.0 if method == "dense" else 0.05) in arms
     assert random_pruning.Arm("mlp", 512, 2, "ERK", 0.1) in arms
     assert {a.method for a in arms if (a.family, a.width) == ("resnet", 16)} == {
-        "dense", "ERK", "uniform", "SNIP", "SNIP ratio"}
+        "dense", "ERK", "uniform", "SNIP", "SNIP ratio", "SNIP own", "SNIP ratio own"}
+
+
+def test_snip_scores_redrawn_weights_as_the_published_code_does_and_own_ones_where_asked():
+    for method, own in itertools.product(("SNIP", "SNIP ratio"), ("", " own")):
+        plan = random_pruning.Arm("mlp", 8, 2, method + own, 0.05).plan()
+        assert plan is not None
+        assert type(plan.init) is (SNIPScore if own else XavierSNIPScore)
+
 
 
 def test_counts_are_checked_layer_by_layer():
