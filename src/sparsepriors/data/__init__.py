@@ -1,5 +1,6 @@
 """Real data that ships with packages, cached downloads, and simulators."""
 
+from sparsepriors.data.bandits import LinearBandit, RewardOracle, digits_bandit, needle_bandit, trap_bandit
 from sparsepriors.data.channel_masks import masks_from_json, masks_to_json, resnet50_masks
 from sparsepriors.data.find import Source, find_file
 from sparsepriors.data.image_sets import ImageSet, Split
@@ -26,6 +27,8 @@ __all__ = [
     "TEST_PHOTOS",
     "TRAIN_PHOTOS",
     "ImageSet",
+    "LinearBandit",
+    "RewardOracle",
     "Source",
     "Split",
     "Volume",
@@ -33,6 +36,7 @@ __all__ = [
     "cifar100",
     "detokenise",
     "digits8",
+    "digits_bandit",
     "emnist",
     "fashion_mnist",
     "find_file",
@@ -45,9 +49,11 @@ __all__ = [
     "mni152",
     "mnist",
     "mnist5k",
+    "needle_bandit",
     "photos",
     "read_torch_weights",
     "resnet50_masks",
     "token_windows",
+    "trap_bandit",
     "wikitext2",
 ]

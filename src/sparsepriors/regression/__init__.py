@@ -3,11 +3,27 @@
 from typing import TYPE_CHECKING, Any
 
 from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path
+from sparsepriors.regression.optimal_design import (
+    OptimalDesign,
+    barycentric_spanner,
+    g_optimal_design,
+    spanner_coefficients,
+)
 
 if TYPE_CHECKING:
     from sparsepriors.regression.estimators import SparseRegressor, SparseRegressorCV
 
-__all__ = ["SparseRegressor", "SparseRegressorCV", "coordinate_descent", "largest_factor", "regularization_path"]
+__all__ = [
+    "OptimalDesign",
+    "SparseRegressor",
+    "SparseRegressorCV",
+    "barycentric_spanner",
+    "coordinate_descent",
+    "g_optimal_design",
+    "largest_factor",
+    "regularization_path",
+    "spanner_coefficients",
+]
 
 
 def __getattr__(name: str) -> Any:
