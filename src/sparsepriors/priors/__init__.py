@@ -38,6 +38,7 @@ from sparsepriors.priors.tokens import (
 )
 from sparsepriors.priors.total_variation import TV
 from sparsepriors.priors.transforms import Conjugate, InBasis
+from sparsepriors.priors.variances import KroneckerVariances
 
 __all__ = [
     "CEL0",
@@ -65,6 +66,7 @@ __all__ = [
     "Huber",
     "InBasis",
     "KVPattern",
+    "KroneckerVariances",
     "L1Ball",
     "L2Ball",
     "LinfBall",
