@@ -78,7 +78,7 @@ class KroneckerVariances(Described):
             if self.rule == "svd":
                 raise ValueError("coupling must be None for the rule 'svd', which has no step for one axis")
 
-    def start(self, shape: Sequence[int], batch: tuple[int, ...] = ()) -> tuple[Float[Tensor, "*batch n"], ...]:
+    def start(self, shape: Sequence[int], batch: tuple[int, ...] = ()) -> tuple[Float[Tensor, "..."], ...]:
         """Factors for unknowns of this shape whose variances are all one, or coupled as all ones are; float64.
 
         Raises
@@ -93,8 +93,8 @@ class KroneckerVariances(Described):
             factors = [f + b * _neighbours(f) for f, b in zip(factors, self.coupling, strict=True)]
         return tuple(normalise(factors))
 
-    def fit(self, moments: Float[Tensor, "..."], factors: Sequence[Float[Tensor, "*batch n"]] | None = None
-            ) -> tuple[Float[Tensor, "*batch n"], ...]:
+    def fit(self, moments: Float[Tensor, "..."], factors: Sequence[Float[Tensor, "..."]] | None = None
+            ) -> tuple[Float[Tensor, "..."], ...]:
         """The factors for these second moments.
 
         Parameters

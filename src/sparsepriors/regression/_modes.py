@@ -35,7 +35,7 @@ class Modes:
 
     def items(self, x: Tensor) -> Tensor:
         """Give a result the batch axes of the caller."""
-        return x.reshape(*self.batch, *x.shape[1:])
+        return x.reshape((*self.batch, *x.shape[1:]))
 
 
 def check_factors(y: Tensor, factors: Sequence[Tensor]) -> Modes:
@@ -61,15 +61,15 @@ def check_factors(y: Tensor, factors: Sequence[Tensor]) -> Modes:
     elif y.ndim and y.shape[-1] == math.prod(rows):
         batch = tuple(y.shape[:-1])
     else:
-        raise ValueError(f"y must have shape (..., {', '.join(map(str, rows))}), or flattened (..., {math.prod(rows)}), "
-                         f"for factors with {rows} rows, got {tuple(y.shape)}")
+        raise ValueError(f"y must have shape (..., {', '.join(map(str, rows))}), or flattened "
+                         f"(..., {math.prod(rows)}), for factors with {rows} rows, got {tuple(y.shape)}")
     dtype = reduce(torch.promote_types, (a.dtype for a in factors), y.dtype)
     wide = torch.complex128 if dtype.is_complex else torch.float64
     spread = []
     for i, a in enumerate(factors):
         if tuple(a.shape[:-2]) not in ((), batch):
             raise ValueError(f"factors[{i}] must have the batch axes of y, {batch}, or none, got {tuple(a.shape)}")
-        spread.append(a.to(wide).expand(*batch, *a.shape[-2:]).reshape(-1, *a.shape[-2:]))
+        spread.append(a.to(wide).expand((*batch, *a.shape[-2:])).reshape((-1, *a.shape[-2:])))
     return Modes(y.to(wide).reshape(-1, *rows), spread, batch, dtype)
 
 

@@ -141,7 +141,7 @@ def kron_sbl(y: Inexact[Tensor, "..."], factors: Sequence[Inexact[Tensor, "..."]
 
 @torch.no_grad()
 def kron_sbl_cost(y: Inexact[Tensor, "..."], factors: Sequence[Inexact[Tensor, "..."]],
-                  gammas: Sequence[Float[Tensor, "..."]], noise_var: float | Tensor) -> Float[Tensor, "*batch"]:
+                  gammas: Sequence[Float[Tensor, "..."]], noise_var: float | Tensor) -> Float[Tensor, "..."]:
     """``log det S + y^H S^-1 y``, ``S = noise_var I + A diag(g_1 (x) g_2 (x) ...) A^H``, without forming S.
 
     The arguments are those of `kron_sbl`, with ``gammas`` one nonnegative ``(*batch, n_i)`` for each axis.
