@@ -123,6 +123,6 @@ def kron_omp(y: Inexact[Tensor, "..."], factors: Sequence[Inexact[Tensor, "..."]
         trace.append(float((left / norms.clamp(min=torch.finfo(torch.float64).tiny)).max()))
     share = left / norms.clamp(min=torch.finfo(torch.float64).tiny)
     worst = float(share.max()) if len(share) else 0.0
-    real = problem.dtype.to_real()
+    extras = {"residual": problem.items(share).to(problem.dtype.to_real()), "iterations": problem.items(iterations)}
     return Solution(problem.items(x).to(problem.dtype), {"certificate": trace}, len(trace),
-                    bool((left <= enough).all()), worst, {"residual": problem.items(share).to(real), "iterations": problem.items(iterations)})
+                    bool((left <= enough).all()), worst, extras)
