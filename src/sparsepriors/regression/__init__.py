@@ -2,9 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sparsepriors.regression.audits import Audit, audit
 from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path
 from sparsepriors.regression.kron_greedy import kron_least_squares, kron_omp
 from sparsepriors.regression.kron_sbl import kron_sbl, kron_sbl_cost
+from sparsepriors.regression.mechanisms import GaussianMechanism, L2BallRandomiser, PrivacyReport
+from sparsepriors.regression.messages import (
+    GradientMechanism,
+    Message,
+    MomentMechanism,
+    MomentServer,
+    ThresholdingServer,
+)
 from sparsepriors.regression.optimal_design import (
     OptimalDesign,
     barycentric_spanner,
@@ -15,13 +24,29 @@ from sparsepriors.regression.sparse_bayes import sparse_bayes, sparse_bayes_cost
 
 if TYPE_CHECKING:
     from sparsepriors.regression.bayes_estimator import SparseBayesRegressor
+    from sparsepriors.regression.elementary import SoftOLS
     from sparsepriors.regression.estimators import SparseRegressor, SparseRegressorCV
+    from sparsepriors.regression.private import LDPIHT, NonInteractiveLDP, NotPositiveDefinite
 
 __all__ = [
+    "LDPIHT",
+    "Audit",
+    "GaussianMechanism",
+    "GradientMechanism",
+    "L2BallRandomiser",
+    "Message",
+    "MomentMechanism",
+    "MomentServer",
+    "NonInteractiveLDP",
+    "NotPositiveDefinite",
     "OptimalDesign",
+    "PrivacyReport",
+    "SoftOLS",
     "SparseBayesRegressor",
     "SparseRegressor",
     "SparseRegressorCV",
+    "ThresholdingServer",
+    "audit",
     "barycentric_spanner",
     "coordinate_descent",
     "g_optimal_design",
@@ -37,7 +62,8 @@ __all__ = [
 ]
 
 _ESTIMATORS = {"SparseRegressor": "estimators", "SparseRegressorCV": "estimators",
-               "SparseBayesRegressor": "bayes_estimator"}
+               "SparseBayesRegressor": "bayes_estimator", "SoftOLS": "elementary", "LDPIHT": "private",
+               "NonInteractiveLDP": "private", "NotPositiveDefinite": "private"}
 
 
 def __getattr__(name: str) -> Any:
