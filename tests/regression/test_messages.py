@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from sparsepriors.regression import GradientMechanism, Message, MomentMechanism, MomentServer, ThresholdingServer
-from sparsepriors.regression.mechanisms import GaussianMechanism, gaussian_mu, pack_symmetric
+from sparsepriors.regression.mechanisms import GaussianMechanism, gaussian_mu, unpack_symmetric
 
 MECHANISM = MomentMechanism(4, 1.0, 1e-3, radius=2.0, tau_y=1.5, tau_x=1.2)
 SHAPES = [{"tau_x": 1.2}, {"tau_x": None}, {"tau_x": 1.2, "covariance": False}, {"tau_x": None, "covariance": False}]
@@ -18,10 +18,10 @@ SHAPES = [{"tau_x": 1.2}, {"tau_x": None}, {"tau_x": 1.2, "covariance": False}, 
 def distance(m, one, other):
     """Of two users' messages without noise, in units of the noise."""
     total = 0.0
-    (u, U), (v, V) = (m._moments(x[None], y[None]) for x, y in (one, other))
-    total += float((u - v).square().sum()) / m.scales[0]**2
+    a, b = (m.clean(x[None], y[None]) for x, y in (one, other))
+    total += float((a.cross - b.cross).square().sum()) / m.scales[0]**2
     if m.covariance:
-        total += float((pack_symmetric(U) - pack_symmetric(V)).square().sum()) / m.scales[1]**2
+        total += float((a.second - b.second).square().sum()) / m.scales[1]**2
     return math.sqrt(total)
 
 
@@ -89,8 +89,9 @@ def test_the_total_has_the_noise_of_the_users_messages_added(noise, users, gener
     """Independent normal noises add up to one: clean sums plus sqrt(n) times the noise of one user."""
     m = replace(MECHANISM, noise=noise)
     X, y = torch.randn(users, 4, generator=generator), torch.randn(users, generator=generator)
-    cross, second = m._moments(X, y)
-    assert second is not None
+    clean = m.clean(X, y)
+    assert clean.second is not None
+    second = unpack_symmetric(clean.second)
     rows, columns = torch.triu_indices(4, 4).unbind()
     # what unpacking makes of exact noise on the isometric packing, and the published noise on the triangle
     off = 1.0 if noise == "published" else math.sqrt(0.5)
@@ -103,7 +104,7 @@ def test_the_total_has_the_noise_of_the_users_messages_added(noise, users, gener
         assert server.users == users
         assert server.covariance is not None
         matrix = (server.covariance * users - second)[rows, columns] / scale
-        drawn += [(server.cross * users - cross) / m.scales[0], matrix]
+        drawn += [(server.cross * users - clean.cross) / m.scales[0], matrix]
     assert kstest((torch.cat(drawn) / math.sqrt(users)).numpy(), "norm").pvalue > 1e-3
 
 

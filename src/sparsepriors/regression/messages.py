@@ -191,20 +191,23 @@ class MomentMechanism:
 
     def total(self, X: Float[Tensor, "n dim"], y: Float[Tensor, " n"], generator: torch.Generator) -> Message:
         """The sum of the messages of n users, by one draw from its law: their noises add up to normal noise."""
-        _check_users(X, y, self.dim)
-        cross, second = self._moments(X, y)
-        of_cross, of_second = (s * math.sqrt(len(X)) for s in self.scales)
-        cross = cross + of_cross * torch.randn(self.dim, generator=generator, dtype=torch.float64)
-        if second is None:
-            return Message(cross, None, len(X))
+        return self.noised(self.clean(X, y), generator)
+
+    def noised(self, clean: Message, generator: torch.Generator) -> Message:
+        """What `total` makes of `clean` sums: for simulations that draw noise for the same users again and again."""
+        of_cross, of_second = (s * math.sqrt(clean.users) for s in self.scales)
+        cross = clean.cross + of_cross * torch.randn(self.dim, generator=generator, dtype=torch.float64)
+        if clean.second is None:
+            return Message(cross, None, clean.users)
         noise = torch.randn(self.dim * (self.dim + 1) // 2, generator=generator, dtype=torch.float64)
         if self.noise == "published":  # equal noise on the triangle is sqrt 2 times as much on the packed entries
             rows, columns = torch.triu_indices(self.dim, self.dim).unbind()
             noise = noise * torch.where(rows == columns, 1.0, math.sqrt(2))
-        return Message(cross, pack_symmetric(second) + of_second * noise, len(X))
+        return Message(cross, clean.second + of_second * noise, clean.users)
 
-    def _moments(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Sums of clipped x y and x x^T without noise, in float64: nothing of this leaves the user as it is."""
+    def clean(self, X: Float[Tensor, "n dim"], y: Float[Tensor, " n"]) -> Message:
+        """Clipped sums **without** noise, in float64: these must not leave the users."""
+        _check_users(X, y, self.dim)
         cross = torch.zeros(self.dim, dtype=torch.float64)
         second = torch.zeros(self.dim, self.dim, dtype=torch.float64) if self.covariance else None
         ball = L2Ball(self.radius, dims=1)
@@ -214,7 +217,7 @@ class MomentMechanism:
                 second += short.mT @ short
             flat = short if self.tau_x is None else rows.clamp(-self.tau_x, self.tau_x)
             cross += flat.mT @ responses.clamp(-self.tau_y, self.tau_y)
-        return cross, second
+        return Message(cross, None if second is None else pack_symmetric(second), len(X))
 
 
 class MomentServer:
