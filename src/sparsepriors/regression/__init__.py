@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from sparsepriors.regression.audits import Audit, audit
+from sparsepriors.regression.best_subset import best_subset, best_subset_path
 from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path
 from sparsepriors.regression.kron_greedy import kron_least_squares, kron_omp
 from sparsepriors.regression.kron_sbl import kron_sbl, kron_sbl_cost
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from sparsepriors.regression.bayes_estimator import SparseBayesRegressor
     from sparsepriors.regression.elementary import SoftOLS
     from sparsepriors.regression.estimators import SparseRegressor, SparseRegressorCV
+    from sparsepriors.regression.greedy import BestSubset, OrthogonalMatchingPursuit
     from sparsepriors.regression.private import LDPIHT, NonInteractiveLDP, NotPositiveDefinite
 
 __all__ = [
     "LDPIHT",
     "Audit",
+    "BestSubset",
     "GaussianMechanism",
     "GradientMechanism",
     "L2BallRandomiser",
@@ -40,6 +43,7 @@ __all__ = [
     "NonInteractiveLDP",
     "NotPositiveDefinite",
     "OptimalDesign",
+    "OrthogonalMatchingPursuit",
     "PrivacyReport",
     "SoftOLS",
     "SparseBayesRegressor",
@@ -48,6 +52,8 @@ __all__ = [
     "ThresholdingServer",
     "audit",
     "barycentric_spanner",
+    "best_subset",
+    "best_subset_path",
     "coordinate_descent",
     "g_optimal_design",
     "kron_least_squares",
@@ -63,7 +69,8 @@ __all__ = [
 
 _ESTIMATORS = {"SparseRegressor": "estimators", "SparseRegressorCV": "estimators",
                "SparseBayesRegressor": "bayes_estimator", "SoftOLS": "elementary", "LDPIHT": "private",
-               "NonInteractiveLDP": "private", "NotPositiveDefinite": "private"}
+               "NonInteractiveLDP": "private", "NotPositiveDefinite": "private", "BestSubset": "greedy",
+               "OrthogonalMatchingPursuit": "greedy"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,8 @@ from sparsepriors.solvers.cg import conjugate_gradient, least_squares
 from sparsepriors.solvers.csalsa import csalsa
 from sparsepriors.solvers.duality import duality_gap
 from sparsepriors.solvers.gradient import proximal_gradient
+from sparsepriors.solvers.hard_thresholding import iterative_hard_thresholding
+from sparsepriors.solvers.matching_pursuit import cosamp, orthogonal_matching_pursuit
 from sparsepriors.solvers.plug_and_play import hqs, noise_schedule, pnp_admm, pnp_proximal_gradient
 from sparsepriors.solvers.primal_dual import primal_dual
 from sparsepriors.solvers.solution import Callback, Solution, State
@@ -15,11 +17,14 @@ __all__ = [
     "State",
     "admm",
     "conjugate_gradient",
+    "cosamp",
     "csalsa",
     "duality_gap",
     "hqs",
+    "iterative_hard_thresholding",
     "least_squares",
     "noise_schedule",
+    "orthogonal_matching_pursuit",
     "pnp_admm",
     "pnp_proximal_gradient",
     "primal_dual",

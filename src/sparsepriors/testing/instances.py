@@ -129,7 +129,7 @@ def priors() -> list[PriorCase]:
 
 def solvers() -> list[SolverCase]:
     """Every exported solver, in each of its modes."""
-    one = {"std": 1.0}
+    one, two = {"std": 1.0}, {"k": 2}
 
     def unit_denoiser(A: LinearOperator) -> dict[str, float]:
         step = 1 / A.norm() ** 2
@@ -146,6 +146,9 @@ def solvers() -> list[SolverCase]:
         SolverCase(sv.conjugate_gradient, "hermitian"),
         SolverCase(sv.least_squares, "least squares"),
         SolverCase(sv.csalsa, "constrained", {"eps": 1.0, "kappa": 1.0, "alpha": 1.0}),
+        SolverCase(sv.orthogonal_matching_pursuit, "sparse", two),
+        SolverCase(sv.cosamp, "sparse", {**two, "inner": 2}),
+        SolverCase(sv.iterative_hard_thresholding, "set"),
         SolverCase(sv.pnp_proximal_gradient, options=unit_denoiser),
         SolverCase(sv.pnp_admm, options=one),
         SolverCase(sv.hqs, "envelope", {"noise_std": 0.5, "trust": 0.8, "stds": (0.4,)}),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
+
+SPARSITY = 2
+"""Nonzero entries of a sparse answer."""
 
 
 def ridge(matrix: Tensor, y: Tensor, weight: float) -> Tensor:
@@ -57,9 +61,22 @@ def _hermitian(matrix: Tensor, y: Tensor, weight: float) -> Tensor:
     return torch.linalg.solve(matrix, y)
 
 
+def sparsest(matrix: Tensor, y: Tensor, weight: float) -> Tensor:
+    """Least ||M x - y|| with `SPARSITY` nonzero entries in x: every support is tried."""
+    x = torch.zeros(*y.shape[:-1], matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    least = torch.linalg.vector_norm(y)
+    for support in combinations(range(matrix.shape[1]), SPARSITY):
+        columns = matrix[:, support]
+        values = ridge(columns, y, 0.0)
+        if (misfit := torch.linalg.vector_norm(columns @ values - y)) < least:
+            least = misfit
+            x = torch.zeros_like(x).index_copy(0, torch.tensor(support, device=x.device), values)
+    return x
+
+
 ANSWERS: dict[str, Callable[..., Tensor]] = {
     "penalised": _penalised, "least squares": _least_squares, "hermitian": _hermitian, "constrained": smallest_within,
-    "envelope": envelope,
+    "envelope": envelope, "sparse": sparsest, "set": sparsest,
 }
 """For each problem of `SolverCase`, its solution with the prior weight/2 ||x||^2."""
 

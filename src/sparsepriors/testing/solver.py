@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.operators import LinearOperator, Matrix
-from sparsepriors.priors import L1, GroupL2, Prior, SquaredL2
+from sparsepriors.priors import L1, Cardinality, GroupL2, Prior, SquaredL2
 from sparsepriors.solvers import Solution, State
 from sparsepriors.testing import references
 
@@ -35,7 +35,8 @@ class SolverCase:
     problem
         ``"penalised"``: 1/2 ||A x - y||^2 + prior(x). ``"least squares"``: 1/2 ||A x - y||^2. ``"hermitian"``: A x = y.
         ``"constrained"``: prior(x) subject to ||A x - y|| <= eps. ``"envelope"``: 1/2 ||A x - y||^2 + rho/2 ||x - z||^2
-        + rho * variance * prior(z), the answer being z.
+        + rho * variance * prior(z), the answer being z. ``"sparse"``: A x = y with k = 2 nonzero entries, k among the
+        options. ``"set"``: the same, the prior being `Cardinality(2)`.
     options
         Further keywords, or a function that makes them for an operator.
     name
@@ -55,7 +56,7 @@ class SolverCase:
     @property
     def has_prior(self) -> bool:
         """Whether a prior is passed."""
-        return self.problem not in ("least squares", "hermitian")
+        return self.problem not in ("least squares", "hermitian", "sparse")
 
     def keywords(self, A: object) -> dict[str, Any]:
         """The further keywords for this operator."""
@@ -64,14 +65,19 @@ class SolverCase:
         return dict(self.options(A)) if isinstance(A, LinearOperator) else {}
 
     def __call__(self, A: Any, y: Any, prior: Any = None, **keywords: Any) -> Solution:
-        prior = SquaredL2(_RIDGE, dims=1) if prior is None else prior
+        if prior is None:
+            prior = Cardinality(references.SPARSITY, dims=1) if self.problem == "set" else SquaredL2(_RIDGE, dims=1)
         arguments = (A, y, prior) if self.has_prior else (A, y)
         return self.solver(*arguments, **{"max_iter": 5000, "tol": 1e-9, **self.keywords(A), **keywords})
 
     def draw(self, dtype: torch.dtype, generator: torch.Generator,
              batch: tuple[int, ...] = ()) -> tuple[Matrix, Tensor]:
-        """A well-conditioned operator and a noisy measurement, or a batch of them."""
+        """A well-conditioned operator and a measurement, noisy but for a sparse problem, or a batch of them."""
         matrix = torch.randn(_MEASUREMENTS, _UNKNOWNS, dtype=dtype, generator=generator) / math.sqrt(_MEASUREMENTS)
+        if self.problem in ("sparse", "set"):  # columns so different that no greedy choice is wrong
+            matrix = 0.9 * torch.linalg.qr(matrix).Q + 0.1 * matrix
+            x = 2 * torch.randn(*batch, _UNKNOWNS, dtype=dtype, generator=generator)
+            return Matrix(matrix), Cardinality(references.SPARSITY, dims=1).project(x) @ matrix.mT
         if self.problem == "hermitian":
             matrix = matrix.mH @ matrix + torch.eye(_UNKNOWNS, dtype=dtype)
         x = 2 * torch.randn(*batch, _UNKNOWNS, dtype=dtype, generator=generator)
@@ -273,7 +279,7 @@ def _zero_measurement(case: SolverCase, generator: torch.Generator) -> None:
 
 
 def _divergence(case: SolverCase, generator: torch.Generator) -> bool | None:
-    if not case.has_prior:
+    if not case.has_prior or case.problem == "set":
         return False
     A, y = case.draw(torch.float64, generator)
     try:
