@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from _paired import command, paired, row, time_row
-from regression import correlated
 from sklearn.linear_model import orthogonal_mp
 
+from regression import correlated
 from sparsepriors.regression import best_subset
 
 
