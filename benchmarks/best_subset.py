@@ -22,7 +22,7 @@ from sparsepriors.regression import best_subset
 def peers(X: np.ndarray, y: np.ndarray, k: int) -> dict[str, Callable[[], np.ndarray]]:
     """Coefficients by each solver that is there."""
     found: dict[str, Callable[[], np.ndarray]] = {
-        "scikit-learn orthogonal_mp": lambda: orthogonal_mp(X, y, n_nonzero_coefs=k)}
+        "scikit-learn orthogonal_mp": lambda: np.asarray(orthogonal_mp(X, y, n_nonzero_coefs=k))}
     try:
         abess: Any = importlib.import_module("abess")
     except ImportError:
