@@ -26,7 +26,7 @@ CALLS = {
 }
 ROOMS = {"priors, operators, solvers": ("priors", "operators", "solvers"),
          "every room": ("priors", "operators", "solvers", "data", "kernels", "runs", "imaging", "networks",
-                        "language", "regression", "papers")}
+                        "language", "regression", "dictionaries", "papers")}
 
 
 def fresh(code: str) -> list[float]:

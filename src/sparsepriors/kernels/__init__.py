@@ -6,6 +6,7 @@ from sparsepriors.kernels.chw import PackedCHW, pack_1x1
 from sparsepriors.kernels.descent import gram_descent
 from sparsepriors.kernels.dispatch import KernelInfo, info, instruction_sets
 from sparsepriors.kernels.formats import BornTables, born_tables
+from sparsepriors.kernels.ista import gram_ista
 from sparsepriors.kernels.masks import nm_mask, topk_mask
 from sparsepriors.kernels.nm_linear import nm_linear
 from sparsepriors.kernels.packed import Packed
@@ -18,6 +19,5 @@ from sparsepriors.kernels.total_variation import tv_prox
 
 __all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "PackedNM", "Penalty", "SpmmCosts",
            "bitmap_attention", "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "born_tables",
-           "calibrate", "gram_descent", "info", "instruction_sets", "nm_linear", "nm_mask", "pack_1x1", "pack_bitmap",
-           "pack_linear_nm",
-           "spmm_chw", "topk_mask", "tv_prox"]
+           "calibrate", "gram_descent", "gram_ista", "info", "instruction_sets", "nm_linear", "nm_mask", "pack_1x1",
+           "pack_bitmap", "pack_linear_nm", "spmm_chw", "topk_mask", "tv_prox"]

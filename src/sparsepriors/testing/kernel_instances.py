@@ -16,7 +16,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_bitmaps(), *_born(), *_descent(), *_masks(), *_nm_linear(), *_total_variation(),
+    return [*_bitmaps(), *_born(), *_descent(), *_ista(), *_masks(), *_nm_linear(), *_total_variation(),
             *_sparse_convolutions()]
 
 
@@ -217,21 +217,22 @@ def _scores(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generat
     return scores
 
 
+_NUMBERS = {Penalty.elastic: (0.3, 0.1), Penalty.positive: (0.3, 0.0), Penalty.box: (-0.2, 0.4),
+            Penalty.l0: (0.1, 0.0), Penalty.mcp: (0.3, 3.0), Penalty.scad: (0.3, 3.7), Penalty.log_sum: (0.3, 0.5),
+            Penalty.power: (0.3, 0.5)}
+
+
 def _descent() -> list[KernelCase]:
     """Sizes are (coordinates, penalty, epochs); few epochs, since rounding decides where jumps fall after many."""
-    numbers = {Penalty.elastic: (0.3, 0.1), Penalty.positive: (0.3, 0.0), Penalty.box: (-0.2, 0.4),
-               Penalty.l0: (0.1, 0.0), Penalty.mcp: (0.3, 3.0), Penalty.scad: (0.3, 3.7), Penalty.log_sum: (0.3, 0.5),
-               Penalty.power: (0.3, 0.5)}
-
     def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
         k, kind, epochs = size
         X = torch.randn(2 * k + 1, k, dtype=dtype, generator=generator)
         gram, linear = X.mT @ X / (2 * k + 1), torch.randn(k, dtype=dtype, generator=generator)
         x = torch.randn(k, dtype=dtype, generator=generator).round()
-        weight, second = (torch.full((k,), v, dtype=dtype) for v in numbers[Penalty(kind)])
+        weight, second = (torch.full((k,), v, dtype=dtype) for v in _NUMBERS[Penalty(kind)])
         return gram, linear, x, linear - gram @ x, kind, weight, second, 0.7, 0.0, epochs, epochs > 1
 
-    sizes = ((0, 0, 1), (1, 0, 3), *((k, int(kind), epochs) for kind in numbers for k, epochs in ((3, 1), (17, 6))),
+    sizes = ((0, 0, 1), (1, 0, 3), *((k, int(kind), epochs) for kind in _NUMBERS for k, epochs in ((3, 1), (17, 6))),
              (40, 0, 12))
     good = draw((3, 0, 2), _F64, torch.Generator().manual_seed(0))
     return [KernelCase(
@@ -241,6 +242,32 @@ def _descent() -> list[KernelCase]:
                  BadCall((*good[:2], good[2][:2], *good[3:]), ValueError, r"x must have shape \(3,\), got \(2,\)"),
                  BadCall((*good[:4], 8, *good[5:]), ValueError, "kind must be from 0 to 7"),
                  BadCall((*good[:7], -1.0, *good[8:]), ValueError, "factor must be"),
+                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
+
+
+def _ista() -> list[KernelCase]:
+    """Sizes are (rows, units, penalty, steps); rows go to threads by 16, units are looked at by 16."""
+    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        rows, units, kind, steps = size
+        atoms = torch.randn(units, 12, dtype=dtype, generator=generator)
+        atoms /= atoms.norm(dim=1, keepdim=True)
+        linear = torch.randn(rows, units, dtype=dtype, generator=generator)
+        x = torch.randn(rows, units, dtype=dtype, generator=generator).round()
+        weight, second = (torch.full((units,), v, dtype=_F64) for v in _NUMBERS[Penalty(kind)])
+        return linear, atoms @ atoms.mT, x, kind, weight, second, 0.7, 0.2, 1e-2, 1e-2, steps
+
+    sizes = ((0, 3, 0, 1), (1, 1, 0, 3), *((2, units, int(kind), 6) for kind in _NUMBERS for units in (5, 35)),
+             (17, 16, 3, 3), (3, 40, 0, 60))
+    good = draw((2, 3, 0, 2), _F32, torch.Generator().manual_seed(0))
+    return [KernelCase(
+        kernels.gram_ista, reference.gram_ista, draw, sizes, rounding=1e3, bodies=_bodies(),
+        refused=(BadCall((good[0].long(), *good[1:]), TypeError, "linear must be a float32 or float64 tensor, got"),
+                 BadCall((good[0], good[1].double(), *good[2:]), TypeError, "gram must be torch.float32, got"),
+                 BadCall((good[0][0], *good[1:]), ValueError, r"linear must have shape \(rows, units\), got \(3,\)"),
+                 BadCall((*good[:2], good[2][:1], *good[3:]), ValueError, r"x must have shape \(2, 3\), got \(1, 3\)"),
+                 BadCall((*good[:3], 8, *good[4:]), ValueError, "kind must be from 0 to 7"),
+                 BadCall((*good[:4], good[4].float(), *good[5:]), TypeError, "weight must be torch.float64, got"),
+                 BadCall((*good[:7], 0.0, *good[8:]), ValueError, "step must be"),
                  BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
 
 

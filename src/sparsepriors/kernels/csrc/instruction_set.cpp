@@ -3,6 +3,7 @@
 #include "bitmap_pack.hpp"
 #include "born.hpp"
 #include "descent.hpp"
+#include "ista.hpp"
 #include "kernels.hpp"
 #include "masks.hpp"
 #include "nm_dot.hpp"
@@ -37,6 +38,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     nm::nm_linear<uint16_t>,
     nm::nm_dot,
     {descend},
+    {ista<float>},
+    {ista<double>},
 };
 
 }  // namespace sparsepriors

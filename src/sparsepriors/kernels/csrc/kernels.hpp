@@ -225,6 +225,25 @@ struct DescentKernels {
     size_t (*run)(const Descent&, double* x, double* q, double tol, size_t max_epochs, double* scratch, double* change);
 };
 
+// Sparse codes on a Gram matrix by proximal gradient, all with the same penalties.
+template <class T>
+struct Ista {
+    const T* gram;
+    size_t units;
+    Penalty penalty;
+    const double* edge;  // moduli up to it have a prox of zero (positive, box: below zero, for none)
+    const T* dead;       // the same, rounded down
+    double step, tol, floor;
+    size_t max_steps;
+};
+
+template <class T>
+struct IstaKernels {
+    // Steps from x until one moves it by at most tol * (floor + its length); returns how many. v: scratch of an entry
+    // for each unit; lists: of two.
+    size_t (*run)(const Ista<T>&, const T* linear, T* x, T* v, int32_t* lists);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -241,6 +260,8 @@ struct InstructionSet {
     NMLinearKernel (*nm_linear16)(const NMLinear&, size_t rows);
     NMDotKernel (*nm_dot)(const NMLinear&, size_t rows);
     DescentKernels descent;
+    IstaKernels<float> ista32;
+    IstaKernels<double> ista64;
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;

@@ -1,0 +1,22 @@
+"""Sparse codes and the dictionaries that they are written in, with any separable prior; what units look like."""
+
+from typing import TYPE_CHECKING, Any
+
+from sparsepriors.dictionaries.coding import Codes, calibrate_weight, refit, sparse_codes
+from sparsepriors.dictionaries.learning import DictionaryLearner
+from sparsepriors.dictionaries.receptive_fields import GaborFit, gabor_fit, orientation_selectivity
+
+if TYPE_CHECKING:
+    from sparsepriors.dictionaries.estimators import SparseCoder
+
+__all__ = ["Codes", "DictionaryLearner", "GaborFit", "SparseCoder", "calibrate_weight", "gabor_fit",
+           "orientation_selectivity", "refit", "sparse_codes"]
+
+
+def __getattr__(name: str) -> Any:
+    # The estimator stands on scikit-learn, which the rest does not need and which takes its time to import.
+    if name == "SparseCoder":
+        from sparsepriors.dictionaries import estimators
+
+        return estimators.SparseCoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
