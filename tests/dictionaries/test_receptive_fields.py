@@ -44,8 +44,9 @@ def test_the_parameters_describe_the_function_that_was_fitted(seed: int) -> None
     field = torch.randn(12, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     fit = gabor_fit(field[None])
     a, b = fit.amplitudes[0].tolist()
-    model = math.hypot(a, b) * gabor(float(fit.orientation[0]), float(fit.frequency[0]), *fit.widths[0].tolist(),
-                                     -math.atan2(b, a), tuple(fit.centre[0].tolist()), (12, 12))
+    (su, sv), (cx, cy) = fit.widths[0].tolist(), fit.centre[0].tolist()
+    model = math.hypot(a, b) * gabor(float(fit.orientation[0]), float(fit.frequency[0]), su, sv, -math.atan2(b, a),
+                                     (cx, cy), (12, 12))
     left = float((field - model).square().sum() / field.square().sum())
     assert 1 - left == pytest.approx(float(fit.explained[0]), abs=1e-6)
     assert 0 < float(fit.explained[0]) < 0.9

@@ -138,7 +138,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Signals ``(n, features)`` that codes ``(n, n_components)`` stand for."""
         check_is_fitted(self)
-        codes = check_array(X, dtype=_TYPES)
+        codes: np.ndarray = check_array(X, dtype=_TYPES)  # pyright: ignore[reportArgumentType]  its stubs know one dtype
         if codes.shape[1] != len(self.components_):
             raise ValueError(f"X must have {len(self.components_)} columns, one for each unit, got {codes.shape[1]}")
         return codes @ self.components_.astype(codes.dtype, copy=False)
