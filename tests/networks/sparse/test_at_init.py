@@ -35,11 +35,26 @@ def view(network: nn.Module, probe: Probe, density: float = 0.1) -> View:
 def setting(name: str = "mlp", seed: int = 0) -> tuple[nn.Module, Probe]:
     g = torch.Generator().manual_seed(seed)
     options = {"hidden": (7, 6), "size": 4} if name == "mlp" else {}
+    if name == "complex":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Waves(), Probe(torch.randn(9, 1, 4, 4, generator=g, dtype=torch.float64), torch.arange(9) % 3)
     network = model(name, generator=g, in_channels=1, classes=3, **options).double()
     return network, Probe(torch.randn(9, 1, 4, 4, generator=g, dtype=torch.float64), torch.arange(9) % 3)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cifar_resnet_8_2"])
+class Waves(nn.Module):
+    """Complex weights whose outputs are moduli."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Linear(*sides, dtype=torch.complex128) for sides in ((16, 6), (6, 3)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.tanh(self.a(x.flatten(1).to(torch.complex128)))).abs()
+
+
+@pytest.mark.parametrize("name", ["mlp", "cifar_resnet_8_2", "complex"])
 def test_snip_is_the_gradient_with_respect_to_masks_of_ones(name: str) -> None:
     network, probe = setting(name)
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -47,7 +62,7 @@ def test_snip_is_the_gradient_with_respect_to_masks_of_ones(name: str) -> None:
     found = SNIPScore()(view(network, probe))
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert network.training
-    masks = {n: torch.ones_like(weights[n]).requires_grad_() for n in found}
+    masks = {n: torch.ones_like(weights[n].abs()).requires_grad_() for n in found}
     masked = {n: weights[n] * masks[n] if n in masks else w for n, w in weights.items()}
     loss = functional.cross_entropy(functional_call(network, masked, (probe.inputs,)), probe.targets)
     for n, g in zip(masks, torch.autograd.grad(loss, list(masks.values())), strict=True):
@@ -92,9 +107,10 @@ def test_xavier_weights_have_the_variance_that_pytorch_gives() -> None:
     assert float(drawn[0].std() / layer.weight.detach().std()) == pytest.approx(1, abs=0.02)
 
 
-def test_grasp_is_the_change_of_the_gradient_s_squared_norm() -> None:
+@pytest.mark.parametrize("name", ["mlp", "complex"])
+def test_grasp_is_the_change_of_the_gradient_s_squared_norm(name: str) -> None:
     """2 w (H g) is the derivative of |g|^2 along the weight's relative change: central differences, one by one."""
-    network, probe = setting()
+    network, probe = setting(name)
     names = list(select(network))
     weights = {n: p.detach().clone() for n, p in network.named_parameters()}
 
@@ -102,7 +118,7 @@ def test_grasp_is_the_change_of_the_gradient_s_squared_norm() -> None:
         leaves = {n: values[n].clone().requires_grad_() for n in names}
         logits = functional_call(network, {**values, **leaves}, (probe.inputs,)) / 200
         loss = functional.cross_entropy(logits, probe.targets)
-        return sum(float(g.square().sum()) for g in torch.autograd.grad(loss, list(leaves.values())))
+        return sum(float(g.abs().square().sum()) for g in torch.autograd.grad(loss, list(leaves.values())))
 
     found, h = GraSPScore()(view(network, probe)), 1e-4
     checked = 0

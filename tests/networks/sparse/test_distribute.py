@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsepriors.networks.sparse import ERK, Bernoulli, Global, Shuffled, Uniform, UniformPlus
+from sparsepriors.networks.sparse import ERK, Bernoulli, Custom, Global, Shuffled, Uniform, UniformPlus
 from sparsepriors.priors.patterns import NM, Channel, Unstructured
 
 shapes = st.dictionaries(
@@ -158,6 +158,22 @@ def test_bernoulli_masks_have_binomial_counts():
 def test_what_draws_needs_a_generator(kind):
     with pytest.raises(ValueError, match="needs a generator"):
         kind().masks(Unstructured(0.5), {"a": torch.rand(2, 2)})
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize(("distribution", "pattern", "error", "message"), [
+    (Custom((("2.wieght", 0.5),)), Unstructured(0.5), KeyError, "'2.wieght'; near: 2.weight, 0.weight"),
+    (UniformPlus(), Unstructured(0.3), ValueError, "keep 64 weights"), (ERK(), NM(2, 4), TypeError, "NM"),
+    (Global(), NM(2, 4), TypeError, "takes Unstructured patterns"),
+    (Shuffled(Global()), NM(2, 4), TypeError, "takes Unstructured patterns"),
+    (Bernoulli(ERK(last=1.0)), Unstructured(0.1), ValueError, "keep 32 weights")])
+def test_what_cannot_be_kept_is_said_before_there_are_scores(distribution, pattern, error, message):
+    shapes = {"0.weight": (8, 8), "2.weight": (4, 8)}
+    with pytest.raises(error, match=message):
+        distribution.check(pattern, shapes)
+    with pytest.raises(error, match=message):
+        distribution.masks(pattern, {n: torch.rand(s) for n, s in shapes.items()}, generator=torch.Generator())
+    Uniform().check(NM(2, 4), shapes)
 
 
 @pytest.mark.public_door

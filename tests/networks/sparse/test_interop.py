@@ -10,6 +10,7 @@ from torch.sparse._semi_structured_conversions import (
 )
 
 from sparse_nets import batch, network, optimizer_of, plan_of, sparsifier_of, train
+from sparsepriors.networks.sparse import interop
 from sparsepriors.networks.sparse.interop import from_torch_prune, to_semi_structured, to_torch_prune
 from sparsepriors.priors.patterns import NM
 
@@ -84,6 +85,56 @@ def test_the_projection_is_what_the_semi_structured_format_holds(shape, dtype):
     values, places = sparse_semi_structured_from_dense_cutlass(projected)
     assert values.shape == (shape[0], shape[1] // 2)
     assert torch.equal(sparse_semi_structured_to_dense_cutlass(values, places), projected)
+
+
+class Pretended:
+    """What packs on the GPU, without one: the values and places that PyTorch's own format has, and back again."""
+
+    def __init__(self, fails_at: int = 0) -> None:
+        self.calls, self.fails_at = 0, fails_at
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise RuntimeError("out of memory")
+        assert not weight.requires_grad
+        return sparse_semi_structured_to_dense_cutlass(*sparse_semi_structured_from_dense_cutlass(weight))
+
+
+def halved() -> nn.Sequential:
+    """2:4 weights of every kind, those that the format takes first and fourth."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 64), nn.Linear(64, 96), nn.Linear(64, 64), nn.Linear(192, 64, bias=False),
+                          nn.Linear(64, 64), nn.Conv2d(64, 64, 1)).half()
+    model[2].float()
+    with torch.no_grad():
+        for i in (0, 1, 2, 3):
+            weight = model.get_parameter(f"{i}.weight")
+            weight.copy_(NM(2, 4).project(weight.float()))
+    return model
+
+
+def test_what_goes_to_the_semi_structured_format_is_chosen_by_pattern_dtype_and_sides(monkeypatch):
+    pretended = Pretended()
+    monkeypatch.setattr(interop, "_on_cuda", lambda weight: True)
+    monkeypatch.setattr(torch.sparse, "to_sparse_semi_structured", pretended)
+    model = halved()
+    before = copy.deepcopy(model.state_dict())
+    assert to_semi_structured(model) == ("0.weight", "3.weight")
+    assert pretended.calls == 2
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["0.weight", "3.weight"]
+
+
+def test_a_conversion_that_fails_leaves_every_weight_as_it_was(monkeypatch):
+    monkeypatch.setattr(interop, "_on_cuda", lambda weight: True)
+    monkeypatch.setattr(torch.sparse, "to_sparse_semi_structured", Pretended(fails_at=2))
+    model = halved()
+    weights = list(model.parameters())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        to_semi_structured(model)
+    assert all(a is b for a, b in zip(weights, model.parameters(), strict=True))
+    assert all(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="semi-structured tensors need CUDA")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.ao.pruning.sparsifier.weight_norm_sparsifier import WeightNormSparsifier
 
 from sparsepriors.networks import Recipe, train_classifier
-from sparsepriors.networks.sparse import SRSTE, STE, AtInit, Flow, Masked, Sparsifier, StructureDecay, preset
+from sparsepriors.networks.sparse import SRSTE, STE, AtInit, Flow, Masked, Selector, Sparsifier, StructureDecay, preset
 from sparsepriors.networks.sparse.rule import MaskedWeight, softened, zero_outside
 from sparsepriors.priors import NM
 
@@ -304,6 +304,34 @@ def test_a_layer_or_pattern_that_does_not_fit_is_named(plan, message):
     with pytest.raises(ValueError, match=message):
         Sparsifier(model, plan, torch.optim.SGD(model.parameters(), 0.1), total_steps=10)
     assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("name", ["sr-ste", "gmp-nm"])
+def test_groups_of_a_grouped_convolution_run_along_its_own_channels(name, groups):
+    model = nn.Sequential(nn.Conv2d(16, 8, 3, groups=groups), nn.Flatten(), nn.Linear(72, 3))
+    x = draw(4, 16, 5, 5).float()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sparsifier = Sparsifier(model, preset(name, every=1, where=Selector(only=("0",))), optimizer, total_steps=4)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    mask = sparsifier.finalize().masks["0.weight"]
+    assert mask.shape == (8, 16 // groups, 3, 3)
+    # Every filter and every place of its kernel: two of each four input channels that lie side by side.
+    assert (mask.movedim(1, -1).reshape(-1, 4).sum(1) == 2).all()
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize("groups", [4, 8])
+def test_grouped_convolutions_whose_channels_do_not_divide_are_refused_by_name(groups):
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=groups))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ValueError, match=rf"0\.weight of shape .*rows of {72 // groups} entries cannot be cut"):
+        Sparsifier(model, preset("sr-ste"), optimizer, total_steps=4)
+    assert type(model[0]) is nn.Conv2d
+    assert not optimizer._optimizer_step_pre_hooks
 
 
 @pytest.mark.public_door

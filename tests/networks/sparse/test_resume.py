@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
+from torch import nn
 
 from sparse_nets import STEPS, gradients, network, optimizer_of, plan_of, sparsifier_of, train
 from sparsepriors.networks import Recipe, load_checkpoint, train_classifier
-from sparsepriors.networks.sparse import PRESETS, preset
+from sparsepriors.networks.sparse import PRESETS, Sparsifier, preset
 
 RECIPE = Recipe(epochs=2, batch=16, rate=0.05)
 
@@ -91,6 +93,20 @@ def test_states_of_other_trainings_are_refused():
     state["masks"]["3.weight"] = state["masks"]["3.weight"][:-1]
     with pytest.raises(ValueError, match="3.weight"):
         good.load_state_dict(state)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [((8, 4), (4, 8)), ((3, 3), (4, 4))])
+def test_masks_of_other_shapes_are_refused_where_they_have_as_many_bytes(ours, theirs):
+    def of(shape):
+        layer = nn.Linear(*shape)
+        return Sparsifier(layer, preset("random", density=0.5), optimizer_of(layer), total_steps=3,
+                          generator=torch.Generator())
+
+    sparsifier = of(ours)
+    before = sparsifier.masks["weight"].clone()
+    with pytest.raises(ValueError, match=re.escape(f"does not fit weight: it has a mask of shape {theirs[::-1]}")):
+        sparsifier.load_state_dict(of(theirs).state_dict())
+    assert torch.equal(sparsifier.masks["weight"], before)
 
 
 def test_a_loaded_state_is_a_copy():

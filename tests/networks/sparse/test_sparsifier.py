@@ -30,17 +30,22 @@ from sparsepriors.networks.sparse import (
     AtInit,
     Custom,
     EveryStep,
+    Global,
     GradientScore,
     MagnitudeScore,
     Masked,
+    OneShot,
     Periodic,
+    Probe,
     RandomScore,
     SaliencyScore,
     ScoreFunction,
     Selector,
+    Shuffled,
     SparsePlan,
     Sparsifier,
     UnfiredScore,
+    UniformPlus,
     preset,
     sad,
 )
@@ -430,7 +435,13 @@ def untouched(model):
     (SparsePlan(NM(2, 4), grow=RandomScore(), schedule=Periodic(2)), {}, ValueError, "are Unstructured, got NM"),
     (SparsePlan(NM(2, 48), where=Selector(only=("1",))), {}, ValueError, r"1.weight of shape \(32, 64\) cannot take"),
     (SparsePlan(Block(0.5, (3, 3))), {}, ValueError, "block"),
-    (SparsePlan(Unstructured(0.5), Custom((("1.wieght", 0.5),))), {}, (KeyError, ValueError), "1.wieght"),
+    (SparsePlan(Unstructured(0.5), Custom((("1.wieght", 0.5),))), {}, KeyError, "1.wieght'; near: 1.weight"),
+    # These would meet it in the middle of a training.
+    (SparsePlan(Unstructured(0.5), Custom((("1.wieght", 0.5),)), schedule=OneShot(0.5)), {}, KeyError, "1.wieght"),
+    (SparsePlan(Unstructured(0.01), UniformPlus(), schedule=OneShot(0.5)), {}, ValueError, "keep 2,0.. weights"),
+    (SparsePlan(NM(2, 4), Global(), schedule=OneShot(0.5), skip_unfit=True), {}, TypeError, "takes Unstructured"),
+    (SparsePlan(Unstructured(0.5), Shuffled(), init=MagnitudeScore(), schedule=OneShot(0.5)), {"generator": None},
+     ValueError, "Shuffled draws positions and needs a generator"),
     (SparsePlan(Unstructured(0.5), init=ScoreFunction(lambda n, w: w * torch.nan)), {}, FloatingPointError, "1.weight"),
     (preset("imp", rounds=5), {}, ValueError, "a multiple of 5 steps, got 12"),
     (preset("imp", rounds=3, rewind=0.95), {}, ValueError, "rewind = 0.95"),
@@ -446,6 +457,14 @@ def test_bad_plans_are_refused_and_nothing_is_attached(plan, options, error, mes
         Sparsifier(model, plan, optimizer, **given)
     assert untouched(model)
     assert not optimizer._optimizer_step_pre_hooks
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize("density", [0.0, -0.1, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", DENSITY_PRESETS)
+def test_densities_that_are_none_are_refused_with_their_value(name, density):
+    with pytest.raises(ValueError, match=f"density must be .*got {density}"):
+        plan_of(name, density)
 
 
 @pytest.mark.public_door
@@ -515,6 +534,48 @@ def test_an_infinite_gradient_is_refused_by_name():
         sparsifier.step()
 
 
+@pytest.mark.parametrize("name", ["rigl", "gmp", "sr-ste", "itop", "sdgf-stepwise"])
+def test_a_weight_that_becomes_nan_is_named_and_masks_stay(name):
+    model = network("mlp")
+    sparsifier = sparsifier_of(model, plan_of(name), optimizer_of(model))
+    train(sparsifier, 0, 2)
+    old = {n: m.clone() for n, m in sparsifier.masks.items()}
+    gradients(model, sparsifier.optimizer, 2)
+    kept = old["3.weight"].nonzero()[0]
+    with torch.no_grad():
+        sparsifier._parameters["3.weight"][tuple(kept)] = torch.nan
+    with pytest.raises(FloatingPointError, match="the score of 3.weight"):
+        sparsifier.step()
+    assert sad(old, sparsifier.masks) == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"sdgf-geometric"}))
+def test_complex_weights_are_masked_by_their_moduli(name):
+    layers = [nn.Linear(16, 16, dtype=torch.complex64) for _ in range(2)]
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    g = torch.Generator().manual_seed(0)
+
+    def loss(outputs, targets):
+        return nn.functional.cross_entropy(outputs.abs(), targets)
+
+    probe = Probe(torch.randn(8, 16, dtype=torch.complex64, generator=g), torch.arange(8), loss)
+    sparsifier = Sparsifier(model, plan_of(name), optimizer, total_steps=STEPS, generator=g, probe=probe)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        probe.loss(model).backward()
+        optimizer.step()
+        event = sparsifier.plan.schedule.event(step + 1, STEPS, sparsifier.plan.pattern)
+        if name in NM_PRESETS and event is not None and event.prune is not None:
+            for n, mask in sparsifier.masks.items():
+                assert torch.equal(mask, event.prune.mask(sparsifier._parameters[n].detach().abs()))
+    report = sparsifier.finalize()
+    assert report.density == pytest.approx(0.5 if name in NM_PRESETS else 0.3, abs=5e-3)
+    for i, layer in enumerate(layers):
+        assert layer.weight.is_complex()
+        assert bool((layer.weight[~report.masks[f"{i}.weight"]] == 0).all())
+
+
 def test_a_soft_mask_is_not_finalized_by_accident():
     model = network("mlp")
     sparsifier = sparsifier_of(model, plan_of("mdgf-linear"), optimizer_of(model))
@@ -526,7 +587,7 @@ def test_a_soft_mask_is_not_finalized_by_accident():
 
 
 def test_scores_that_need_the_model_work_while_masks_are_on():
-    from sparsepriors.networks.sparse import Global, OneShot, SNIPScore, SynFlowScore
+    from sparsepriors.networks.sparse import SNIPScore, SynFlowScore
 
     for score in (SNIPScore(), SynFlowScore(3), SaliencyScore()):
         model = network("mlp")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparsepriors import _checks, kernels
-from sparsepriors.networks.sparse.score import Score, View
+from sparsepriors.networks.sparse.score import Score, View, along
 from sparsepriors.networks.sparse.select import stored_weight
 from sparsepriors.priors.patterns import kept
 
@@ -38,7 +38,7 @@ class SNIPScore(Score):
         assert view.probe is not None
         with _undisturbed(model):
             gradients = torch.autograd.grad(view.probe.loss(model), parameters)
-        return {name: (w * g).abs() for (name, w), g in zip(view.weights.items(), gradients, strict=True)}
+        return {name: along(w, g).abs() for (name, w), g in zip(view.weights.items(), gradients, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class GraSPScore(Score):
         with _undisturbed(model):
             loss = view.probe.loss(model, temperature=self.temperature)
             gradients = torch.autograd.grad(loss, parameters, create_graph=True)
-            inner = sum((g.detach() * g).sum() for g in gradients)
+            inner = sum(along(g.detach(), g).sum() for g in gradients)
             assert isinstance(inner, Tensor)
             curved = torch.autograd.grad(inner, parameters)
-        return {name: w * h for (name, w), h in zip(view.weights.items(), curved, strict=True)}
+        return {name: along(w, h) for (name, w), h in zip(view.weights.items(), curved, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,23 @@ def fitting(model: nn.Module, plan: SparsePlan, total: int) -> tuple[dict[str, S
     return selected, unfit
 
 
+def sharing(model: nn.Module, selected: Mapping[str, Selected]) -> list[str]:
+    """Notes on weights that more than one module holds."""
+    holders: dict[int, list[tuple[str, str]]] = {}
+    for layer, module in model.named_modules(remove_duplicate=False):
+        for kind, parameter in module._parameters.items():
+            holders.setdefault(id(parameter), []).append((layer, kind))
+    notes = []
+    for name, s in selected.items():
+        if s.shared:
+            notes.append(f"{name} is shared with {', '.join(s.shared)} and masked once")
+        apart = [f"{layer}.{kind}" for layer, kind in holders[id(s.parameter)] if layer not in (s.layer, *s.shared)]
+        if apart:
+            notes.append(f"{name} is also {', '.join(apart)}, which is not selected: there it is used as it is stored, "
+                         f"without the mask")
+    return notes
+
+
 def must_hold(optimizer: torch.optim.Optimizer, selected: Mapping[str, Selected]) -> None:
     """Raise `ValueError` unless the optimizer holds every selected weight."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -46,23 +63,21 @@ def attach(model: nn.Module, selected: Mapping[str, Selected], cells: Mapping[st
 
     If one layer refuses, the others are put back.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
     done = []
     try:
-        for name, layer in _layers(selected):
-            parametrize.register_parametrization(modules[layer], "weight", cells[name])
-            done.append(layer)
+        for name, module in _modules(model, selected):
+            parametrize.register_parametrization(module, "weight", cells[name])
+            done.append(module)
     except Exception:
-        for layer in done:
-            _plain(modules[layer])
+        for module in done:
+            _plain(module)
         raise
 
 
 def detach(model: nn.Module, selected: Mapping[str, Selected]) -> None:
     """Leave the weights that the layers use as plain parameters, in their old place in the layers."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for _, layer in _layers(selected):
-        _plain(modules[layer])
+    for _, module in _modules(model, selected):
+        _plain(module)
 
 
 def state_of(model: nn.Module, cells: Mapping[str, MaskedWeight]) -> dict[str, Tensor]:
@@ -80,8 +95,11 @@ def put_back(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             here[name].copy_(value)
 
 
-def _layers(selected: Mapping[str, Selected]) -> Iterable[tuple[str, str]]:
-    return ((name, layer) for name, s in selected.items() for layer in (s.layer, *s.shared))
+def _modules(model: nn.Module, selected: Mapping[str, Selected]) -> list[tuple[str, nn.Module]]:
+    """The modules that hold selected weights, each once, also where a model has one under several names."""
+    named = dict(model.named_modules(remove_duplicate=False))
+    found = {id(named[layer]): (name, named[layer]) for name, s in selected.items() for layer in (s.layer, *s.shared)}
+    return list(found.values())
 
 
 def _plain(module: nn.Module) -> None:

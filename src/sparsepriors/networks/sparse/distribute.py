@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 class Distribution(Described, ABC):
     """Turns one pattern and the scores of every layer into one mask for every layer."""
+
+    draws: ClassVar[bool] = False
+    """Whether `masks` needs a generator."""
 
     def masks(self, pattern: Pattern, scores: Mapping[str, Tensor], *,
               generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -36,6 +40,16 @@ class Distribution(Described, ABC):
             no ``generator``.
         """
         return self._masks(pattern, scores, generator)
+
+    def check(self, pattern: Pattern, shapes: Shapes) -> None:
+        """Raise what `masks` will, as far as the pattern and the weights' names and shapes tell.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError
+            If the pattern has no density that could be distributed, the layers cannot keep it together, or a layer
+            that the distribution names is not there.
+        """
 
     @abstractmethod
     def _masks(self, pattern: Pattern, scores: Mapping[str, Tensor],
@@ -63,11 +77,18 @@ class PerLayer(Distribution):
 
     def _masks(self, pattern: Pattern, scores: Mapping[str, Tensor],
                generator: torch.Generator | None) -> dict[str, Tensor]:
+        each = self._each(pattern, {name: tuple(s.shape) for name, s in scores.items()})
+        return {name: _mask(name, pattern.at(each[name]), score) for name, score in scores.items()}
+
+    def check(self, pattern: Pattern, shapes: Shapes) -> None:
+        for density in self._each(pattern, shapes).values():
+            pattern.at(density)
+
+    def _each(self, pattern: Pattern, shapes: Shapes) -> dict[str, float]:
         density = getattr(pattern, "density", None)
         if density is None:
             raise TypeError(f"{type(self).__name__} needs a pattern with a density, got {pattern}")
-        each = self.densities({name: tuple(s.shape) for name, s in scores.items()}, density)
-        return {name: _mask(name, pattern.at(each[name]), score) for name, score in scores.items()}
+        return self.densities(shapes, density)
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,9 @@ class Uniform(PerLayer):
     def _masks(self, pattern: Pattern, scores: Mapping[str, Tensor],
                generator: torch.Generator | None) -> dict[str, Tensor]:
         return {name: _mask(name, pattern, score) for name, score in scores.items()}
+
+    def check(self, pattern: Pattern, shapes: Shapes) -> None:
+        """Nothing to raise: any pattern will do."""
 
 
 @dataclass(frozen=True)
@@ -195,9 +219,7 @@ class Global(Distribution):
 
     def _masks(self, pattern: Pattern, scores: Mapping[str, Tensor],
                generator: torch.Generator | None) -> dict[str, Tensor]:
-        if not isinstance(pattern, Unstructured):
-            raise TypeError(f"Global compares single weights across layers and takes Unstructured patterns, "
-                            f"got {type(pattern).__name__}; use Uniform()")
+        self.check(pattern, {})
         dtype = next(iter(scores.values())).dtype
         if any(s.dtype != dtype for s in scores.values()):
             raise TypeError(f"Global needs scores of one dtype, got {sorted({str(s.dtype) for s in scores.values()})}")
@@ -206,6 +228,11 @@ class Global(Distribution):
         whole = pattern.mask(torch.cat([s.flatten() for s in scores.values()]))
         parts = whole.split([s.numel() for s in scores.values()])
         return {name: part.reshape(scores[name].shape).clone() for name, part in zip(scores, parts, strict=True)}
+
+    def check(self, pattern: Pattern, shapes: Shapes) -> None:
+        if not isinstance(pattern, Unstructured):
+            raise TypeError(f"Global compares single weights across layers and takes Unstructured patterns, "
+                            f"got {type(pattern).__name__}; use Uniform()")
 
 
 @dataclass(frozen=True)
@@ -223,6 +250,7 @@ class Shuffled(Distribution):
     """
 
     distribution: Distribution = Global()
+    draws: ClassVar[bool] = True
 
     def _masks(self, pattern: Pattern, scores: Mapping[str, Tensor],
                generator: torch.Generator | None) -> dict[str, Tensor]:
@@ -230,6 +258,9 @@ class Shuffled(Distribution):
             raise ValueError("Shuffled draws positions and needs a generator")
         masks = self.distribution.masks(pattern, scores, generator=generator)
         return {name: _permuted(mask, generator) for name, mask in masks.items()}
+
+    def check(self, pattern: Pattern, shapes: Shapes) -> None:
+        self.distribution.check(pattern, shapes)
 
 
 @dataclass(frozen=True)
@@ -246,6 +277,7 @@ class Bernoulli(Distribution):
     """
 
     distribution: Distribution = field(default_factory=ERK)
+    draws: ClassVar[bool] = True
 
     def _masks(self, pattern: Pattern, scores: Mapping[str, Tensor],
                generator: torch.Generator | None) -> dict[str, Tensor]:
@@ -254,6 +286,9 @@ class Bernoulli(Distribution):
         masks = self.distribution.masks(pattern, scores, generator=generator)
         return {name: (torch.rand(m.shape, generator=generator, device=generator.device)
                        < float(m.double().mean())).to(m.device) for name, m in masks.items()}
+
+    def check(self, pattern: Pattern, shapes: Shapes) -> None:
+        self.distribution.check(pattern, shapes)
 
 
 def check_density(name: str, density: float) -> None:

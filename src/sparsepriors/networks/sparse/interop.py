@@ -12,6 +12,8 @@ from sparsepriors import _checks
 from sparsepriors.networks.sparse.select import LAYERS
 from sparsepriors.priors.patterns import NM
 
+_SEMI_STRUCTURED = (torch.float16, torch.bfloat16, torch.int8)
+
 
 def to_torch_prune(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Put masks on a plain model as ``torch.nn.utils.prune`` does: ``weight_orig`` and ``weight_mask``, in place.
@@ -85,19 +87,21 @@ def to_semi_structured(model: nn.Module) -> tuple[str, ...]:
         weight = module._parameters.get("weight") if isinstance(module, nn.Linear) else None
         if isinstance(module, nn.Linear) and weight is not None and _is_2_4(weight):
             name = f"{layer}.weight" if layer else "weight"
-            if weight.device.type != "cuda":
+            if not _on_cuda(weight):
                 raise ValueError(f"semi-structured weights need a CUDA device, {name} is on {weight.device}")
             found.append((name, module))
     if not found:
         raise ValueError("no linear layer has a 2:4 sparse weight: train with NM(2, 4) and finalize first")
-    replaced = []
-    for name, module in found:
-        if module.weight.dtype in (torch.float16, torch.bfloat16, torch.int8) and not any(
-                side % 64 for side in module.weight.shape):
-            packed = torch.sparse.to_sparse_semi_structured(module.weight.detach())
-            module.weight = nn.Parameter(packed, requires_grad=False)
-            replaced.append(name)
-    return tuple(replaced)
+    packed = {name: torch.sparse.to_sparse_semi_structured(module.weight.detach()) for name, module in found
+              if module.weight.dtype in _SEMI_STRUCTURED and not any(side % 64 for side in module.weight.shape)}
+    for name, module in found:   # all of them once none has failed
+        if name in packed:
+            module.weight = nn.Parameter(packed[name], requires_grad=False)
+    return tuple(packed)
+
+
+def _on_cuda(weight: Tensor) -> bool:
+    return weight.device.type == "cuda"
 
 
 def _is_2_4(weight: Tensor) -> bool:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from sparsepriors import _checks
 from sparsepriors._described import Described
-from sparsepriors.networks.sparse.distribute import Distribution, Uniform
+from sparsepriors.networks.sparse.distribute import Distribution, Uniform, check_density
 from sparsepriors.networks.sparse.rule import Masked, Rule
 from sparsepriors.networks.sparse.schedule import AtInit, Event, Schedule
 from sparsepriors.networks.sparse.score import MagnitudeScore, RandomScore, Score
@@ -53,8 +53,8 @@ class SparsePlan(Described):
 
     Raises
     ------
-    TypeError
-        If a part is of another kind.
+    TypeError, ValueError
+        If a part is of another kind, or the pattern's density is not in (0, 1].
     """
 
     pattern: Pattern
@@ -76,6 +76,8 @@ class SparsePlan(Described):
                            ("schedule", Schedule), ("rule", Rule), ("where", Selector)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {type(getattr(self, name)).__name__}")
+        if (density := getattr(self.pattern, "density", None)) is not None:
+            check_density("density", density)
         if self.scale_init and self.rule.keeps_pruned:
             raise ValueError(f"scale_init makes up for weights that are taken out, but {type(self.rule).__name__} "
                              f"keeps all of them")

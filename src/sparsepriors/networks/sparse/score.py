@@ -135,7 +135,7 @@ class SaliencyScore(Score):
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
 
     def _scores(self, view: View) -> dict[str, Tensor]:
-        return {name: (w * view.gradients[name]).abs() for name, w in view.weights.items()}
+        return {name: along(w, view.gradients[name]).abs() for name, w in view.weights.items()}
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ class UnfiredScore(Score):
     needs: ClassVar[frozenset[str]] = frozenset({"generator", "fired"})
 
     def _scores(self, view: View) -> dict[str, Tensor]:
-        return {name: uniform(w, view.generator) + (~view.fired[name]).to(w.dtype) for name, w in view.weights.items()}
+        drawn = {name: uniform(w, view.generator) for name, w in view.weights.items()}
+        return {name: u + (~view.fired[name]).to(u.dtype) for name, u in drawn.items()}
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,11 @@ class ScoreFunction(Score):
 
     def _scores(self, view: View) -> dict[str, Tensor]:
         return {name: self.function(name, w) for name, w in view.weights.items()}
+
+
+def along(weight: Tensor, gradient: Tensor) -> Tensor:
+    """The derivative of the loss with respect to a real factor of each weight, at 1: w · g, real of complex weights."""
+    return (weight.conj() * gradient).real
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:

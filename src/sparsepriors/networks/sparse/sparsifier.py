@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from sparsepriors.networks.sparse import moves, processes
-from sparsepriors.networks.sparse.attach import attach, detach, fitting, must_hold, put_back, state_of
+from sparsepriors.networks.sparse.attach import (
+    attach,
+    detach,
+    fitting,
+    must_hold,
+    put_back,
+    sharing,
+    state_of,
+)
 from sparsepriors.networks.sparse.cost import TrainingCost
 from sparsepriors.networks.sparse.distribute import finite
 from sparsepriors.networks.sparse.plan import SparsePlan
@@ -78,13 +86,16 @@ class Sparsifier:
         self.example = probe.inputs[:1] if example is None and probe is not None else example
         for score in {plan.score, plan.grow} - {None}:
             _can_score(score, self._generator, probe)
+        if plan.distribution.draws and generator is None:
+            raise ValueError(f"{type(plan.distribution).__name__} draws positions and needs a generator, which was not "
+                             f"given")
         selected, unfit = fitting(model, plan, total_steps)
         must_hold(optimizer, selected)
         self._selected = selected
-        shared = [f"{n} is shared with {', '.join(s.shared)} and masked once" for n, s in selected.items() if s.shared]
-        self.notes = (*unfit, *shared)
+        self.notes = (*unfit, *sharing(model, selected))
         self._parameters = {name: s.parameter for name, s in selected.items()}
         finite_weights(self._parameters)
+        plan.distribution.check(plan.pattern, self._shapes())
         self._momenta: dict[str, Tensor] = {}
         self._saved: dict[str, Tensor] | None = None
         self._changed = self.updates = 0
@@ -166,6 +177,7 @@ class Sparsifier:
         """Everything that the next steps depend on besides model and optimizer: plain data and tensors."""
         self._attached()
         return {"plan": self.plan.to_dict(), "step": self.step_count, "total_steps": self.total_steps,
+                "shapes": {n: list(s) for n, s in self._shapes().items()},
                 "masks": {n: pack_mask(m) for n, m in self.masks.items()},
                 "fired": {n: pack_mask(m) for n, m in self.fired.items()},
                 "always": {n: pack_mask(m) for n, m in self.always.items()},
@@ -188,6 +200,10 @@ class Sparsifier:
                              f"{state['total_steps']} steps of {state['plan']}")
         if set(state["masks"]) != set(self._cells):
             raise ValueError(f"the state has masks of other weights: {sorted(set(state['masks']) ^ set(self._cells))}")
+        for name, shape in self._shapes().items():
+            if tuple(state["shapes"][name]) != shape:
+                raise ValueError(f"the state does not fit {name}: it has a mask of shape "
+                                 f"{tuple(state['shapes'][name])}, the weight has {shape}")
         unpacked: dict[str, dict[str, Tensor]] = {}
         for kind in ("masks", "fired", "always"):
             unpacked[kind] = {}
@@ -367,6 +383,9 @@ class Sparsifier:
             for value in state.values():
                 if isinstance(value, Tensor):
                     value.zero_()
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(p.shape) for name, p in self._parameters.items()}
 
     def _attached(self) -> None:
         if not self._handles:
