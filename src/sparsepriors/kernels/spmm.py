@@ -68,7 +68,7 @@ def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = ma
     if native is None or (x.requires_grad and torch.is_grad_enabled()):
         return reference.spmm_chw(x, packed, lo, hi, out)
     x = x.contiguous()
-    y = x.new_empty(shape) if out is None else out
+    y = x.new_empty(*shape) if out is None else out   # a list of sizes takes torch half as long again
     native.spmm_chw(packed.compiled, x.data_ptr(), shape[0], math.prod(shape[2:]), lo, hi, y.data_ptr(),
                     torch.get_num_threads(), path)
     return y

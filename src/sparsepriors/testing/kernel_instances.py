@@ -349,7 +349,8 @@ def _total_variation() -> list[KernelCase]:
 def _sparse_convolutions() -> list[KernelCase]:
     """Sizes are (images, input channels, output channels, pixels)."""
     sizes = ((0, 3, 2, 4), (1, 1, 1, 1), (2, 5, 7, 15), (3, 33, 18, 16), (1, 96, 41, 49), (2, 17, 64, 129),
-             (5, 8, 6, 7), (600, 64, 130, 1), (1, 300, 400, 200), (2, 64, 3, 784), (1, 24, 144, 3136))
+             (5, 8, 6, 7), (600, 64, 130, 1), (1, 300, 400, 200), (2, 64, 3, 784), (1, 24, 144, 3136),
+             (2, 40, 90, 18), (1, 6, 70, 35), (3, 50, 90, 52))
     x, packed = torch.ones(2, 4, 9), kernels.pack_1x1(torch.eye(4)[:3])
     nonfinite = dict.fromkeys((math.nan, math.inf, -math.inf))
     refused = (

@@ -34,9 +34,11 @@ Bfloat16 narrowed(float v) {  // to nearest, ties to even
     return static_cast<Bfloat16>(v != v ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Products of rows of x, of entries X, by kernels that read tables of them; y is float.
-template <class X, class Choose>
-void products(const NMLinear& w, const X* x, size_t rows, float* y, size_t threads, const Choose& kernel_for) {
+// Products of rows of x, of entries X, by kernels that read tables of them; y is float. Calls finish(row, rows, first
+// output, last output) for every part of y that is done.
+template <class X, class Choose, class Finish>
+void products(const NMLinear& w, const X* x, size_t rows, float* y, size_t threads, const Choose& kernel_for,
+              const Finish& finish) {
     const size_t in = w.groups * w.m, panels = w.panels();
     for (size_t row = 0, count; row < rows; row += count) {
         const NMKernel<X> kernel = kernel_for(rows - row);
@@ -50,9 +52,10 @@ void products(const NMLinear& w, const X* x, size_t rows, float* y, size_t threa
         const size_t units = (panels + kPanelsPerPiece - 1) / kPanelsPerPiece;
         const size_t pieces = used == 1 ? 1 : std::min(units, used * kPiecesPerThread);
         share(pieces, used, [&](size_t p, size_t) {
-            kernel.product(w, p * units / pieces * kPanelsPerPiece,
-                           std::min(panels, (p + 1) * units / pieces * kPanelsPerPiece), tables.data(), count,
-                           y + row * w.out);
+            const size_t first = p * units / pieces * kPanelsPerPiece;
+            const size_t last = std::min(panels, (p + 1) * units / pieces * kPanelsPerPiece);
+            kernel.product(w, first, last, tables.data(), count, y + row * w.out);
+            finish(row, count, first * kNMRows, std::min(w.out, last * kNMRows));
         });
     }
 }
@@ -80,7 +83,8 @@ class Layer {
         const float* from = x.data();
         float* to = y.data();
         nb::gil_scoped_release release;
-        products(w, from, x.shape(0), to, threads, [&](size_t left) { return kernel(set, left); });
+        products(w, from, x.shape(0), to, threads, [&](size_t left) { return kernel(set, left); },
+                 [](size_t, size_t, size_t, size_t) {});
     }
 
     void narrow_product(const Array<const Bfloat16>& x, const Array<Bfloat16>& y, size_t threads,
@@ -90,16 +94,20 @@ class Layer {
         const Bfloat16* from = x.data();
         Bfloat16* to = y.data();
         nb::gil_scoped_release release;
-        std::vector<float> sums(rows * w.out);
+        const Scratch<float> sums(rows * w.out);
+        const auto narrow = [&](size_t row, size_t count, size_t first, size_t last) {
+            for (size_t at = row * w.out; at < (row + count) * w.out; at += w.out)
+                std::transform(sums.data() + at + first, sums.data() + at + last, to + at + first, narrowed);
+        };
         if (narrow_ && set.nm_dot(w, rows).product) {
             products(w, reinterpret_cast<const uint16_t*>(from), rows, sums.data(), threads,
-                     [&](size_t left) { return set.nm_dot(w, left); });
+                     [&](size_t left) { return set.nm_dot(w, left); }, narrow);
         } else {
             std::vector<float> wide(x.size());
             std::transform(from, from + wide.size(), wide.begin(), widened);
-            products(w, wide.data(), rows, sums.data(), threads, [&](size_t left) { return kernel(set, left); });
+            products(w, wide.data(), rows, sums.data(), threads,
+                     [&](size_t left) { return kernel(set, left); }, narrow);
         }
-        std::transform(sums.begin(), sums.end(), to, narrowed);
     }
 
    private:

@@ -44,7 +44,7 @@ struct Cut {
         : images(images), pixels(pixels), width(kernels.width) {
         const size_t fits = kStripBytes / (std::max<size_t>(w.channels, 1) * width * sizeof(float));
         const size_t limit = std::min<size_t>(kernels.limit(w.nr), 8);
-        most = std::clamp(fits, std::min<size_t>(w.nr == 1 ? 3 : 5, limit), limit);
+        most = std::clamp(fits, std::min<size_t>(w.nr == 1 ? 4 : 5, limit), limit);
         strips = divided_up(vectors(), most);
         most = divided_up(vectors(), strips);
         const size_t wanted = threads > 1 ? divided_up(4 * threads, images * strips) : 1;
@@ -69,26 +69,38 @@ struct Cut {
 void wide(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, const float* x, size_t images, size_t pixels,
           float* y, size_t threads) {
     const Cut cut(kernels, w, images, pixels, threads);
+    const size_t left = pixels % cut.width;
+    const bool shortened = left > 0 && left <= kSpmmShort && kSpmmShort < cut.width;
     // A copy without gaps costs once; loads that straddle cache lines cost for every kept block.
     const size_t uses = w.columns.size() / std::max<size_t>(w.channels, 1);
     const bool copied = uses >= (pixels % kLine ? 8 : 24) * static_cast<size_t>(w.nr);
-    const size_t room = copied ? w.channels * cut.most * cut.width : 0;
+    const size_t room = copied ? w.channels * cut.most * cut.width + kSpmmShort : 0;
     const Scratch<float> panels(threads * room);
     std::vector<size_t> held(threads, images * cut.strips);  // the strip that a thread's panel holds
     cut.run(s.blocks, threads, [&](size_t image, size_t strip, size_t begin, size_t vectors, size_t first, size_t end,
                                    size_t thread) {
-        const size_t last = std::min(pixels - begin, vectors * cut.width) - cut.width;
-        SpmmPixels at{x + image * w.channels * pixels + begin, pixels, last,
-                      y + image * w.outputs * pixels + begin, pixels, last};
+        const bool tail = shortened && strip + 1 == cut.strips;
+        const size_t count = std::min(pixels - begin, vectors * cut.width), whole = vectors - tail;
+        const size_t last = count - (tail ? kSpmmShort : cut.width);
+        const float* from = x + image * w.channels * pixels + begin;
+        float* to = y + image * w.outputs * pixels + begin;
+        SpmmPixels at{from, pixels, last, to, pixels, last, from + last, pixels, kSpmmShort};
         if (copied) {
             float* panel = panels.data() + thread * room;
+            at.x = panel, at.stride = whole * cut.width, at.last = (whole - 1) * cut.width;
+            if (tail) {
+                // Tails lie close together, so that they stay in the nearest cache; what is read behind one, the next
+                // tail or what was there before, does not reach the output.
+                at.tail = panel + w.channels * at.stride;
+                at.tail_stride = at.tail_pixels = left;
+                at.out_last = count - left;
+            }
             if (held[thread] != image * cut.strips + strip) {
-                kernels.panel(at.x, w.channels, pixels, vectors, last, panel);
+                kernels.panel(from, w.channels, pixels, whole, tail ? at.last : last, tail ? left : 0, panel);
                 held[thread] = image * cut.strips + strip;
             }
-            at.x = panel, at.stride = vectors * cut.width, at.last = (vectors - 1) * cut.width;
         }
-        kernels.strip(w.nr, vectors)(s, first, end, at);
+        kernels.strip(w.nr, vectors, tail)(s, first, end, at);
     });
 }
 
@@ -124,7 +136,8 @@ void narrow(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, con
         regroup<true>(x, w.channels, pixels, begin, count, panel, pitch);
         for (size_t c = 0; c < w.channels; ++c)
             std::fill(panel + c * pitch + count, panel + c * pitch + vectors * cut.width, 0.0f);
-        kernels.strip(w.nr, vectors)(s, first, end, SpmmPixels{panel, pitch, last, result, pitch, last});
+        const SpmmPixels at{panel, pitch, last, result, pitch, last, nullptr, 0, 0};
+        kernels.strip(w.nr, vectors, false)(s, first, end, at);
         regroup<false>(y, w.outputs, pixels, begin, count, result, pitch);
     });
 }

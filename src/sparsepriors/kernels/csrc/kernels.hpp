@@ -89,21 +89,29 @@ struct Spmm {
 
 // A strip of pixels: channel c of the input at x + c * stride, of the output at y + c * out_stride. Vectors follow one
 // another but for the last, which begins `last` (`out_last`) pixels in: it overlaps the one before where pixels do not
-// fill whole vectors.
+// fill whole vectors. Or the last is short: kSpmmShort pixels, of channel c of the input at tail + c * tail_stride, of
+// which the first `tail_pixels` belong to the output.
 struct SpmmPixels {
     const float* x;
     size_t stride, last;
     float* y;
     size_t out_stride, out_last;
+    const float* tail;
+    size_t tail_stride, tail_pixels;
 };
+
+constexpr size_t kSpmmShort = 4;  // pixels
 
 using SpmmStrip = void (*)(const Spmm&, size_t first_block, size_t last_block, const SpmmPixels&);
 
 struct SpmmKernels {
     size_t width;                                     // pixels of a vector
-    size_t (*limit)(int nr);                          // most vectors of a strip
-    SpmmStrip (*strip)(int nr, size_t vectors);
-    void (*panel)(const float* x, size_t channels, size_t stride, size_t vectors, size_t last, float* panel);
+    size_t (*limit)(int nr);                          // most vectors of a strip, a short one among them
+    SpmmStrip (*strip)(int nr, size_t vectors, bool shortened);
+    // Copies a strip of `vectors` whole vectors of every channel to lie without gaps, and behind it the `tail_pixels`
+    // that follow in every channel.
+    void (*panel)(const float* x, size_t channels, size_t stride, size_t vectors, size_t last, size_t tail_pixels,
+                  float* panel);
 };
 
 struct Float16 {

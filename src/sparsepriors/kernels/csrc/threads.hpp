@@ -1,4 +1,5 @@
-// Work shared out in fixed pieces: which thread takes a piece is chance, what the piece is and where its result goes is not.
+// Work shared out in fixed pieces: which thread takes a piece is chance; what the piece is, and where its result goes,
+// is not.
 #pragma once
 #include <atomic>
 #include <cstddef>
