@@ -69,6 +69,10 @@ def test_what_holds_on_every_machine(tokens, s, n, r, overlap):
     if fits:
         assert found["flexgen"].seconds == found["vllm"].seconds == found["dense"].seconds
         assert found["alisa"].seconds <= found["dense"].seconds * tol
+    assert found["static"].seconds <= found["flexgen"].seconds * tol
+    assert found["static"].slow_share == found["flexgen"].slow_share
+    prompt = found["flexgen"].slow_share * s * SMALL.token_bytes(4) / hardware.link_bandwidth
+    assert found["static"].transfer - prompt == pytest.approx(r * (found["flexgen"].transfer - prompt))
     assert found["flexgen"].slow_share == pytest.approx(max(0, 1 - (tokens + 1e-6) / (s + n)), abs=1e-9)
     for serving in found.values():
         if math.isfinite(serving.seconds):

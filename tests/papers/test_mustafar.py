@@ -28,6 +28,7 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(exper
     by = {(r["part"], r["method"], r["side"], r["sparsity"]): r for r in rows}
     assert by["text", "magnitude", "both", 0.7]["bytes_share"] < by["text", "magnitude", "both", 0.5]["bytes_share"] < 1
     assert by["text", "dense", "both", 0.0]["tokens"] == 64
+    assert by["text", "ALISA", "tokens", 0.7]["bytes_share"] == pytest.approx(0.3)   # of fast memory
     assert by["text", "published counts", "both", 0.5]["nats"] != by["text", "magnitude", "both", 0.5]["nats"]
     assert by["generation", "magnitude", "both", 0.0]["agreement"] == 1.0
     for row in rows:
@@ -44,17 +45,6 @@ def test_every_arm_has_a_key_of_its_own_and_every_claim_its_arms():
         assert len(keys) == len(arms)
         assert {"magnitude-keys-0.5", "ThinK-keys-0.7", "per-channel-output-aware-values-0.7", "magnitude-both-0.7",
                 "dense-both-0"} <= keys
-
-
-def test_prompts_state_what_they_ask():
-    sizes = mustafar.SIZES[Scale.DEFAULT]
-    prompts = mustafar.facts(sizes, 3)
-    assert len(prompts) == sizes.recalls
-    assert prompts == mustafar.facts(sizes, 3) != mustafar.facts(sizes, 4)
-    for prompt, answer in prompts:
-        name = prompt.rsplit("The code of ", 1)[1].removesuffix(" is")
-        assert f"The code of {name} is{answer}.\n" in prompt
-        assert prompt.count("What is the code of") == 3
 
 
 def test_random_entries_are_as_many_as_the_largest(generator):

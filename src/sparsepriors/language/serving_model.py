@@ -18,7 +18,7 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.language.schedule import Schedule
 
-SYSTEMS = ("alisa", "flexgen", "vllm", "accelerate", "dense")
+SYSTEMS = ("alisa", "static", "flexgen", "vllm", "accelerate", "dense")
 """Names that `simulate_throughput` takes."""
 
 _ROOM = 0.9   # share of fast memory that weights and keys and values may fill; the rest is for activations
@@ -148,10 +148,11 @@ def capacity(shape: ModelShape, hardware: Hardware, batch: int, kv_bits: int = 1
 
 def simulate_throughput(system: str, shape: ModelShape, hardware: Hardware, b: int, s: int, n: int, r: float = 0.2, *,
                         kv_bits: int = 16, schedule: Schedule | None = None, overlap: bool = False) -> Serving:
-    """Time and throughput of a workload on one of five systems, all under the same rules.
+    """Time and throughput of a workload on one of six systems, all under the same rules.
 
     ``alisa``: sparse window attention over tokens on two tiers, by ``schedule``. ``flexgen``: a fixed share of keys and
-    values in slow memory, chosen for the longest text, all of which is read at every step. ``vllm``: only as many whole
+    values in slow memory, chosen for the longest text, all of which is read at every step. ``static``: the same, but
+    sparse window attention reads a share ``r`` of it: ALISA without its schedule. ``vllm``: only as many whole
     requests at a time as fit. ``accelerate``: all keys and values in slow memory. ``dense``: all in fast memory, or not
     at all.
 
@@ -164,7 +165,7 @@ def simulate_throughput(system: str, shape: ModelShape, hardware: Hardware, b: i
     b, s, n
         Batch, tokens of the prompt, tokens generated.
     r
-        Caching ratio of ALISA; the other systems attend to everything.
+        Caching ratio of ``alisa`` and ``static``; the other systems attend to everything.
     kv_bits
         Width of ALISA's keys and values in memory and on the link: 16, 8 or 4.
     schedule
@@ -188,10 +189,11 @@ def simulate_throughput(system: str, shape: ModelShape, hardware: Hardware, b: i
     fits = free >= shape.token_bytes(b) * longest
     if system == "dense" and not fits:
         return Serving(0.0, math.inf, 0.0, 0.0, 0.0)
-    share = {"flexgen": max(0.0, 1 - free / (shape.token_bytes(b) * longest)), "accelerate": 1.0, "dense": 0.0}[system]
-    lengths = s + torch.arange(n, dtype=torch.float64)
-    moved = share * lengths
-    return _total(shape, hardware, work, lengths, moved, share * s, torch.zeros(n), 16, overlap, slow_share=share)
+    split = max(0.0, 1 - free / (shape.token_bytes(b) * longest))
+    share = {"flexgen": split, "static": split, "accelerate": 1.0, "dense": 0.0}[system]
+    attended = (s + torch.arange(n, dtype=torch.float64)) * (r if system == "static" else 1.0)
+    return _total(shape, hardware, work, attended, share * attended, share * s, torch.zeros(n), 16, overlap,
+                  slow_share=share)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsepriors.papers._reading import load_model, windows
+from sparsepriors.papers._selection_step import time_selection
 from sparsepriors.priors.tokens import (
     AttentionSinkWindow,
     HeavyHitter,
@@ -83,6 +85,15 @@ PAPER = Paper(
               "1.2 to 1.3 times", "1.2"),
         Claim("model-phase-3", f"The sparser, the later phase III begins (share of steps of r, strictly, {_MODEL})",
               "later at higher sparsity", "all of them"),
+        Claim("model-ablation", "At 20 % of the tokens sparse attention, scheduling and 8 bits each give at least a "
+              f"sixth of the gain (least share of its logarithm, OPT-30B at batch 64, {_MODEL})", "about equal parts",
+              "1/6"),
+        Claim("model-sparser", "The sparser, the larger the gain over a static split (share of steps of r, strictly, "
+              f"{_MODEL})", "grows with sparsity", "all of them"),
+        Claim("local-sum", "Summing the newest rows and choosing takes longer than the dense product of queries and "
+              "keys (ratio of medians, batch 64, 128 tokens)", "the sum can take longer", "the dense product, 1"),
+        Claim("product-share", "The product with a fifth of the keys takes more than a fifth of the dense one (ratio "
+              "of medians)", "does not shrink in proportion", "the share of the keys"),
     ),
 )
 
@@ -99,6 +110,8 @@ class Sizes:
         Caching ratios r of the methods that are drawn as curves.
     prompt, generated
         Tokens of a text that is continued on two tiers.
+    step, repeats
+        Of the step of one layer that is timed: batch, heads, channels, tokens; and how often.
     batches
         Sequences that the roofline model serves together.
     """
@@ -108,10 +121,12 @@ class Sizes:
     ratios: tuple[float, ...]
     prompt: int
     generated: int
+    step: tuple[int, int, int, int] = (64, 32, 128, 128)   # of OPT-6.7B
+    repeats: int = 15
     batches: tuple[int, ...] = (4, 8, 16, 32, 64)
 
 
-SIZES = {Scale.SMOKE: Sizes(72, 40, (0.4, 0.2), 30, 12, (4, 64)),
+SIZES = {Scale.SMOKE: Sizes(72, 40, (0.4, 0.2), 30, 12, (2, 2, 16, 40), 2, (4, 64)),
          Scale.DEFAULT: Sizes(384, 128, (0.6, 0.4, 0.2), 128, 24),
          Scale.FULL: Sizes(2048, 256, (0.8, 0.6, 0.4, 0.2), 1500, 300)}
 WATCHED: dict[str, Callable[[float], TokenSelector]] = {
@@ -126,8 +141,8 @@ FOUND = 0.01
 def run(scale: Scale, seed: int, run: Run) -> None:
     """Measure on text that no other seed reads."""
     sizes = SIZES[scale]
-    model, tokenizer = _load(run, torch.bfloat16)
-    window = _text(tokenizer, sizes.length, seed)
+    model, tokenizer = load_model(run, torch.bfloat16)
+    window = windows(tokenizer, sizes.length, 1, seed)
     low = sizes.ratios[-1]
     arms = _arms(sizes)
     nats: dict[tuple[str, float], float] = {}
@@ -156,7 +171,11 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     served = run.once("model", lambda: {"rows": _served(sizes.batches)})["rows"]
     for row in served:
         run.log(part="model", **row)
+    step = run.once("step", lambda: time_selection(sizes.step, low, sizes.repeats, seed))
+    run.log(part="step", method="sparse window", r=low, **step)
     _claims(run, low, nats, seen, tiers, served)
+    run.claim("local-sum", ours=step["local_sum_us"] / step["dense_us"], baseline=1.0)
+    run.claim("product-share", ours=step["sparse_us"] / step["dense_us"], baseline=step["chosen"] / step["tokens"])
     _draw(run, sizes, nats, seen)
 
 
@@ -172,28 +191,6 @@ def _arms(sizes: Sizes) -> list[tuple[str, float, TokenSelector, int]]:
               ("sparse window of each head", low, SparseWindow(low, head_shared=False), 16),
               *((f"sparse window in {bits} bits", low, SparseWindow(low), bits) for bits in (8, 4))]
     return found
-
-
-def _load(run: Run, dtype: torch.dtype) -> tuple[Any, Any]:
-    if run.scale is Scale.SMOKE:
-        from sparsepriors.language.stand_in import stand_in
-
-        return stand_in(run.seed, dtype=dtype)
-    if run.data_dir is not None and (run.data_dir / "config.json").is_file():
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        model: Any = AutoModelForCausalLM.from_pretrained(run.data_dir, dtype=dtype, local_files_only=True)
-        return model.to(run.device).eval(), AutoTokenizer.from_pretrained(run.data_dir, local_files_only=True)
-    from sparsepriors.data.language import load_smollm2
-
-    model, tokenizer = load_smollm2(dtype, data_dir=run.data_dir)
-    return model.to(run.device), tokenizer
-
-
-def _text(tokenizer: Any, length: int, seed: int) -> Tensor:
-    from sparsepriors.data.language import detokenise, token_windows, wikitext2
-
-    return token_windows(tokenizer, detokenise(wikitext2("test")), length, 1, skip=seed)
 
 
 def _read(model: Any, window: Tensor, start: int, selector: TokenSelector, bits: int = 16,
@@ -244,8 +241,8 @@ def _tiers(run: Run, sizes: Sizes, seed: int, names: tuple[str, ...]) -> dict[st
     """Continue a text greedily in one memory and on two tiers; what moved, and whether the text is the same."""
     from sparsepriors.language import ALISACache, Schedule, sparse_kv
 
-    model, tokenizer = _load(run, torch.float32)
-    ids = _text(tokenizer, sizes.prompt, seed).to(model.device)
+    model, tokenizer = load_model(run, torch.float32)
+    ids = windows(tokenizer, sizes.prompt, 1, seed).to(model.device)
     low, total = sizes.ratios[-1], sizes.prompt + sizes.generated
 
     def write(cache: Any) -> Tensor:
@@ -312,9 +309,14 @@ def _served(batches: tuple[int, ...]) -> list[dict[str, Any]]:
                 "over_accelerate": ours.throughput / found["accelerate"].throughput,
                 "recompute_gain": off.seconds / ours.seconds})
     for r in (0.8, 0.2) if len(batches) == 2 else (0.8, 0.6, 0.4, 0.2):
-        schedule = plan(OPT_30B, H100_80GB, Workload(64, 128, 512), r).schedule
+        found = plan(OPT_30B, H100_80GB, Workload(64, 128, 512), r)
+        dense, sparse, eight = (
+            simulate_throughput(system, OPT_30B, H100_80GB, 64, 128, 512, r, kv_bits=bits).throughput
+            for system, bits in (("flexgen", 16), ("static", 16), ("alisa", 8)))
+        ours, schedule = found.predicted.throughput, found.schedule
         rows.append({"method": "alisa", "model": "OPT-30B", "batch": 64, "r": r, "p1": schedule.p1, "p2": schedule.p2,
-                     "beta": schedule.beta})
+                     "beta": schedule.beta, "sparse_gain": sparse / dense, "schedule_gain": ours / sparse,
+                     "bits_gain": eight / ours})
     return rows
 
 
@@ -352,8 +354,11 @@ def _model_claims(run: Run, served: list[dict[str, Any]]) -> None:
              if a["model"] == b["model"]]
     run.claim("model-batch", ours=fmean(grows), baseline=1.0)
     run.claim("model-recompute", ours=batches[-1]["recompute_gain"], baseline=1.2)
-    later = [b["p2"] > a["p2"] for a, b in itertools.pairwise(row for row in served if "p2" in row)]
-    run.claim("model-phase-3", ours=fmean(later), baseline=1.0)
+    ablated = [row for row in served if "p2" in row]
+    run.claim("model-phase-3", ours=fmean(b["p2"] > a["p2"] for a, b in itertools.pairwise(ablated)), baseline=1.0)
+    gains = [[math.log(row[f"{part}_gain"]) for part in ("sparse", "schedule", "bits")] for row in ablated]
+    run.claim("model-ablation", ours=min(gains[-1]) / sum(gains[-1]), baseline=1 / 6)
+    run.claim("model-sparser", ours=fmean(sum(b) > sum(a) for a, b in itertools.pairwise(gains)), baseline=1.0)
 
 
 def _draw(run: Run, sizes: Sizes, nats: dict[tuple[str, float], float], seen: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from sparsepriors.networks.prune import prune
 from sparsepriors.networks.recipe import Recipe, train_classifier
 from sparsepriors.networks.sparse import Selector, SparsePlan, Uniform, preset, select, sparsity_report
 from sparsepriors.networks.sparse_inference import sparsify_for_inference
+from sparsepriors.papers._axes import plain_ticks
 from sparsepriors.papers._images import Drawn, ImageSizes
 from sparsepriors.priors.patterns import OutputBlocks, Pattern, Unstructured
 from sparsepriors.runs import Claim, Paper, Run, Scale
@@ -275,6 +276,7 @@ def _draw(run: Run, kernels: list[dict[str, Any]], networks: list[dict[str, Any]
         left.plot(x, [row[key] for row in kernels], style, label=label)
     left.axhline(1, color="#777777", lw=1)
     left.set(title="one 1 x 1 convolution", xlabel="zeros (%)", ylabel="times as fast", yscale="log")
+    plain_ticks(left.yaxis)
     x = [100 * row["sparsity"] for row in networks]
     for key, label, style in (("over_dense", "PyTorch, the faster format", "o-"), ("over_nchw", "PyTorch, NCHW", "s-"),
                               ("over_folded", "dense, folded", "^--"),

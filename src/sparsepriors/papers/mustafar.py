@@ -11,19 +11,21 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsepriors.kernels import bitmap_attention, pack_bitmap
+from sparsepriors.papers._attention_step import time_step
+from sparsepriors.papers._axes import plain_ticks
+from sparsepriors.papers._reading import facts, load_model, windows
 from sparsepriors.priors.kv import (
     PerChannelMagnitude,
     PerChannelOutputAware,
     PerTokenMagnitude,
     PerTokenOutputAware,
 )
+from sparsepriors.priors.tokens import SparseWindow
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
 _NATS = "log-perplexity, nats per token"
@@ -117,14 +119,6 @@ SIZES = {
     Scale.FULL: Sizes(4096, 1024, 4, (0.5, 0.7, 0.9), 50, 60, 8192,
                       ((3, 9, 64, 8192), (8, 32, 128, 8192), (8, 32, 128, 32768)), 31, 2048, 200),
 }
-_NAMES = (
-    "Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Hugo", "Irene", "Jonas", "Karin", "Louis",
-    "Maria", "Nadia", "Oscar", "Paula", "Quentin", "Rosa", "Simon", "Teresa", "Ulrich", "Vera", "Walter",
-    "Xenia", "Yannick", "Zoe", "Albert", "Bertha", "Conrad", "Dora", "Emil", "Frieda", "Gustav", "Hanna",
-    "Ivan", "Judith", "Kurt", "Laura", "Moritz", "Nora", "Otto", "Petra", "Rudolf", "Sonja", "Theo", "Ursula",
-    "Victor", "Wanda", "Anton", "Beate", "Carlos", "Diana", "Erik", "Flora", "Gregor", "Helga", "Igor", "Julia",
-    "Klaus", "Lena",
-)
 
 
 @dataclass(frozen=True)
@@ -139,6 +133,8 @@ class Arm:
         The cache, from the configuration of the model.
     weigh
         The cache that is weighed, where ``make`` keeps its zeros.
+    fast
+        Share of the dense bytes that fast memory must hold, where all the rest lies in slow memory.
     """
 
     method: str
@@ -146,6 +142,7 @@ class Arm:
     sparsity: float
     make: Callable[[Any], Any] | None = field(repr=False, compare=False)
     weigh: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
+    fast: float | None = None
 
     @property
     def key(self) -> str:
@@ -164,7 +161,15 @@ class RandomEntries(PerTokenMagnitude):
 
 def arms(sizes: Sizes) -> list[Arm]:
     """Every cache that reads text; the dense one first."""
-    from sparsepriors.language import H2OCache, MustafarCache, QuantizedCache, SnapKVCache, StreamingCache, ThinKCache
+    from sparsepriors.language import (
+        H2OCache,
+        MustafarCache,
+        QuantizedCache,
+        SelectedCache,
+        SnapKVCache,
+        StreamingCache,
+        ThinKCache,
+    )
 
     def mustafar(block: int = 1, **options: Any) -> Callable[[Any], Any]:
         return lambda config: MustafarCache(config, block=block, simulate=True, **options)
@@ -189,6 +194,7 @@ def arms(sizes: Sizes) -> list[Arm]:
             Arm("sinks and window", "tokens", s, lambda config, s=s: StreamingCache(config, 1 - s)),
             Arm("H2O", "tokens", s, lambda config, s=s: H2OCache(config, 1 - s)),
             Arm("SnapKV", "tokens", s, lambda config, s=s: SnapKVCache(config, 1 - s)),
+            Arm("ALISA", "tokens", s, lambda config, s=s: SelectedCache(config, SparseWindow(1 - s)), fast=1 - s),
         ]
     s = sizes.sparsities[0]
     found += [
@@ -202,14 +208,14 @@ def arms(sizes: Sizes) -> list[Arm]:
 def run(scale: Scale, seed: int, run: Run) -> None:
     """Measure on text and prompts that no other seed reads; the seed draws the prompts."""
     sizes = SIZES[scale]
-    model, tokenizer = _load(run, torch.bfloat16)
+    model, tokenizer = load_model(run, torch.bfloat16)
     todo, tried = arms(sizes), sizes.sparsities[:2]
     read: dict[str, dict[str, Any]] = {}
     with run.progress(len(todo) + 8, "reading and writing with sparse caches") as bar:
-        windows = _text(tokenizer, sizes.length, sizes.windows, seed)
-        pairs = run.tensors("window", lambda: _keys_and_values(model, windows[:1]))
+        text = windows(tokenizer, sizes.length, sizes.windows, seed)
+        pairs = run.tensors("window", lambda: _keys_and_values(model, text[:1]))
         for arm in todo:
-            read[arm.key] = run.once(f"read-{arm.key}", lambda arm=arm: _read(model, windows, pairs, arm, sizes))
+            read[arm.key] = run.once(f"read-{arm.key}", lambda arm=arm: _read(model, text, pairs, arm, sizes))
             run.log(part="text", method=arm.method, side=arm.side, sparsity=arm.sparsity, **read[arm.key])
             bar.advance()
         recall, weights, times = {}, {}, {}
@@ -217,7 +223,7 @@ def run(scale: Scale, seed: int, run: Run) -> None:
             recall[s] = run.once(f"recall-{s:g}", lambda s=s: _recall(model, tokenizer, s, sizes, seed))
             run.log(part="recall", method="magnitude", side="both", sparsity=s, **recall[s])
             bar.advance()
-        long = run.tensors("long", lambda: _keys_and_values(model, _text(tokenizer, sizes.weighed, 1, seed)))
+        long = run.tensors("long", lambda: _keys_and_values(model, windows(tokenizer, sizes.weighed, 1, seed)))
         for s in tried:
             for pad in (1, 8):
                 weights[s, pad] = run.once(f"weigh-{s:g}-{pad}",
@@ -227,7 +233,7 @@ def run(scale: Scale, seed: int, run: Run) -> None:
         for shape in sizes.shapes:
             for s in tried:
                 times[shape, s] = run.once(f"time-{'x'.join(map(str, shape))}-{s:g}",
-                                           lambda shape=shape, s=s: _time(shape, s, sizes.repeats, seed))
+                                           lambda shape=shape, s=s: time_step(shape, s, sizes.repeats, seed))
                 run.log(part="kernel", method="magnitude", side="both", sparsity=s, **times[shape, s])
         bar.advance()
         del model
@@ -239,28 +245,6 @@ def run(scale: Scale, seed: int, run: Run) -> None:
         bar.advance(2)
     _claims(run, sizes, read, recall, weights, times, written)
     _draw(run, todo, read)
-
-
-def _load(run: Run, dtype: torch.dtype) -> tuple[Any, Any]:
-    if run.scale is Scale.SMOKE:
-        from sparsepriors.language.stand_in import stand_in
-
-        return stand_in(run.seed, dtype=dtype)
-    if run.data_dir is not None and (run.data_dir / "config.json").is_file():
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        model: Any = AutoModelForCausalLM.from_pretrained(run.data_dir, dtype=dtype, local_files_only=True)
-        return model.to(run.device).eval(), AutoTokenizer.from_pretrained(run.data_dir, local_files_only=True)
-    from sparsepriors.data.language import load_smollm2
-
-    small, tokenizer = load_smollm2(dtype, data_dir=run.data_dir)
-    return small.to(run.device), tokenizer
-
-
-def _text(tokenizer: Any, length: int, count: int, seed: int, split: str = "test") -> Tensor:
-    from sparsepriors.data.language import detokenise, token_windows, wikitext2
-
-    return token_windows(tokenizer, detokenise(wikitext2(split)), length, count, skip=seed * count)
 
 
 def _keys_and_values(model: Any, ids: Tensor) -> dict[str, Tensor]:
@@ -287,15 +271,17 @@ def _weigh(cache: Any, pairs: dict[str, Tensor], heads: int) -> tuple[int, float
     return held, held / dense
 
 
-def _read(model: Any, windows: Tensor, pairs: dict[str, Tensor], arm: Arm, sizes: Sizes) -> dict[str, Any]:
+def _read(model: Any, text: Tensor, pairs: dict[str, Tensor], arm: Arm, sizes: Sizes) -> dict[str, Any]:
     """Perplexity of the seed's own text, and what the cache weighs after a prompt of that length."""
     from sparsepriors.language import perplexity
 
     cache = None if arm.make is None else arm.make(model.config)
-    found = perplexity(model, windows, sizes.start, cache=cache)
+    found = perplexity(model, text, sizes.start, cache=cache)
     share = math.nan   # rules that cannot be packed have no bytes of their own
     if arm.make is None:
         share = 1.0
+    elif arm.fast is not None:
+        share = arm.fast
     elif arm.weigh is not None or "Mustafar" not in type(cache).__name__:
         _, share = _weigh((arm.weigh or arm.make)(model.config), pairs, model.config.num_attention_heads)
     return {"nats": math.log(found.value), "perplexity": found.value, "tokens": found.tokens, "bytes_share": share}
@@ -309,27 +295,12 @@ def _weigh_packed(model: Any, pairs: dict[str, Tensor], sparsity: float, pad: in
     return {"tokens": pairs["0-keys"].shape[2], "bytes": held, "bytes_share": share}
 
 
-def facts(sizes: Sizes, seed: int) -> list[tuple[str, str]]:
-    """Prompts that state codes of names and ask for one of them, and the answers."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(sizes.recalls):
-        names = [_NAMES[i] for i in torch.randperm(len(_NAMES), generator=generator)[:sizes.facts].tolist()]
-        codes = torch.randint(1000, 10_000, (sizes.facts,), generator=generator).tolist()
-        asked = torch.randperm(sizes.facts, generator=generator)[:3].tolist()
-        text = "".join(f"The code of {n} is {c}.\n" for n, c in zip(names, codes, strict=True))
-        shots = "".join(f"What is the code of {names[i]}? The code of {names[i]} is {codes[i]}.\n" for i in asked[1:])
-        last = names[asked[0]]
-        found.append((f"{text}{shots}What is the code of {last}? The code of {last} is", f" {codes[asked[0]]}"))
-    return found
-
-
 def _recall(model: Any, tokenizer: Any, sparsity: float, sizes: Sizes, seed: int) -> dict[str, Any]:
     from sparsepriors.language import DenseCache, MustafarCache, sparse_kv
 
     right, length = 0, 0
     cache = DenseCache(model.config) if sparsity == 0 else MustafarCache(model.config, sparsity, sparsity)
-    for prompt, answer in facts(sizes, seed):
+    for prompt, answer in facts(sizes.recalls, sizes.facts, seed):
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
         wanted = len(tokenizer(answer)["input_ids"])
         cache.reset()
@@ -341,56 +312,12 @@ def _recall(model: Any, tokenizer: Any, sparsity: float, sizes: Sizes, seed: int
     return {"recalled": right / sizes.recalls, "prompts": sizes.recalls, "longest": length}
 
 
-def _time(shape: tuple[int, int, int, int], sparsity: float, repeats: int, seed: int) -> dict[str, Any]:
-    """Medians of one step of attention, packed and dense taking turns, and of pruning and packing one block."""
-    kv_heads, heads, dim, count = shape
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(heads: int, tokens: int) -> Tensor:
-        return torch.randn(1, heads, tokens, dim, generator=generator).bfloat16()
-
-    rule, scale = PerTokenMagnitude(1 - sparsity), dim ** -0.5
-    key, value, query = draw(kv_heads, count), draw(kv_heads, count), draw(heads, 1)
-    recent_key, recent_value = draw(kv_heads, 32), draw(kv_heads, 32)
-    small_key, small_value = rule.prune(key), rule.prune(value)
-    keys, values = pack_bitmap(small_key, "key"), pack_bitmap(small_value, "value")
-    all_keys, all_values = torch.cat([key, recent_key], dim=2), torch.cat([value, recent_value], dim=2)
-    grouped = query.reshape(1, kv_heads, heads // kv_heads, dim)
-
-    def fused() -> Tensor:
-        return torch.nn.functional.scaled_dot_product_attention(grouped, all_keys, all_values, scale=scale)
-
-    def products() -> Tensor:   # on some processors faster than the fused call
-        return (grouped @ all_keys.mT * scale).float().softmax(dim=-1).to(all_values.dtype) @ all_values
-
-    def packed() -> Tensor:
-        return bitmap_attention(query[:, :, 0], keys, values, recent_key, recent_value, scale)
-
-    exact = torch.nn.functional.scaled_dot_product_attention(
-        grouped.double(), torch.cat([small_key, recent_key], dim=2).double(),
-        torch.cat([small_value, recent_value], dim=2).double(), scale=scale).reshape(1, heads, dim)
-    error = float((packed().double() - exact).abs().max() / exact.abs().max())
-    block = key[:, :, :64].contiguous()
-    left = round(dim * (1 - sparsity))
-    jobs: dict[str, Callable[[], object]] = {"fused": fused, "products": products, "packed": packed,
-                                             "block": lambda: pack_bitmap(block, "key", keep=left)}
-    spent: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(repeats + 1):   # the first of each is not counted
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            spent[name].append(time.perf_counter() - start)
-    found = {f"{name}_us": 1e6 * median(took[1:]) for name, took in spent.items()}
-    return {"kv_heads": kv_heads, "heads": heads, "dim": dim, "tokens": count, **found,
-            "ratio": found["packed_us"] / min(found["fused_us"], found["products_us"]), "error": error}
-
-
 def _write(run: Run, sizes: Sizes, seed: int) -> dict[str, Any]:
     """Continue a text greedily in single precision, where equal mathematics gives equal tokens."""
     from sparsepriors.language import DenseCache, MustafarCache, sparse_kv
 
-    model, tokenizer = _load(run, torch.float32)
-    ids = _text(tokenizer, sizes.prompt, 1, seed, "valid").to(model.device)
+    model, tokenizer = load_model(run, torch.float32)
+    ids = windows(tokenizer, sizes.prompt, 1, seed, "valid").to(model.device)
     caches: dict[str, Any] = {"dense": DenseCache(model.config)}
     caches.update({f"{s:g}": MustafarCache(model.config, s, s) for s in (0.0, *sizes.sparsities[:2])})
     tokens, found = {}, {}
@@ -437,8 +364,8 @@ def _draw(run: Run, todo: list[Arm], read: dict[str, dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     styles = {"magnitude": ("#1b6ca8", "o"), "ThinK": ("#c0504d", "s"), "sinks and window": ("#8a8a8a", "v"),
-              "H2O": ("#3a7d44", "^"), "SnapKV": ("#b07aa1", "D"), "8 bits": ("#e08e0b", "*"),
-              "4 bits": ("#e08e0b", "P"), "dense": ("#222222", "X")}
+              "H2O": ("#3a7d44", "^"), "SnapKV": ("#b07aa1", "D"), "ALISA": ("#08306b", "h"),
+              "8 bits": ("#e08e0b", "*"), "4 bits": ("#e08e0b", "P"), "dense": ("#222222", "X")}
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     ax = figure.subplots()
     series: dict[tuple[str, str], list[tuple[float, float]]] = {}
@@ -450,12 +377,15 @@ def _draw(run: Run, todo: list[Arm], read: dict[str, dict[str, Any]]) -> None:
         colour, marker = styles[method]
         faded = 0.45 if side in ("keys", "values") else 1.0
         label = f"{method}, {side}" if side in ("keys", "values") else method
+        if method == "ALISA":
+            label += ", fast memory alone"
         ax.plot(*zip(*sorted(points), strict=True), marker=marker, color=colour, alpha=faded, label=label,
+                markerfacecolor="none" if method == "ALISA" else colour,
                 linestyle="--" if side == "keys" else ":" if side == "values" else "-")
-    ax.set_yscale("log")
-    ax.set_xlabel("bytes of the cache, as a share of the dense one")
-    ax.set_ylabel("perplexity")
+    ax.set(yscale="log", xlabel="bytes of the cache, as a share of the dense one", ylabel="perplexity")
+    plain_ticks(ax.yaxis)
     ax.legend(fontsize=7, ncols=2)
     ax.grid(alpha=0.3, which="both")
     run.figure("bytes", figure, "What reading costs against what the cache weighs: caches that drop entries, channels, "
-               "tokens or bits, on one text.", "Perplexity over bytes for each kind of cache")
+               "tokens or bits, on one text. ALISA drops nothing: what fast memory does not hold lies in slow memory.",
+               "Perplexity over bytes for each kind of cache")
