@@ -112,6 +112,10 @@ def test_a_server_adds_messages():
     server = MomentServer(2)
     server.aggregate(Message(torch.tensor([float(i), 1.0]), torch.full((3,), float(i))) for i in range(4))
     assert server.users == 4
+    again = MomentServer(2)
+    again.aggregate(server.total)
+    assert again.users == 4
+    torch.testing.assert_close(again.covariance, server.covariance)
     torch.testing.assert_close(server.cross, torch.tensor([1.5, 1.0]).double())
     torch.testing.assert_close(server.covariance, torch.tensor([[1.5, 1.5 / math.sqrt(2)], [1.5 / math.sqrt(2), 1.5]]))
 

@@ -58,6 +58,16 @@ def test_the_automatic_threshold_keeps_the_support_and_little_else():
     assert wrong <= 2
 
 
+def test_few_public_features_raise_the_threshold():
+    """With no noise to speak of, what is left is the error of their covariance: bound over the root of their number."""
+    X, y, _ = problem(50_000, 4)
+    public = np.random.default_rng(1).standard_normal((40_000, 4))
+    model = NonInteractiveLDP(1000.0, 0.5, radius=1.0, tau_x=1.0, tau_y=1.0, bound=30.0)
+    few, many = (model.fit(X, y, public[:m]).threshold_ for m in (400, 40_000))
+    assert many == pytest.approx(math.sqrt(2 * math.log(4)) * 30 / 200, rel=0.1)
+    assert few / many == pytest.approx(10, rel=0.3)
+
+
 @pytest.mark.parametrize("model", [NonInteractiveLDP(random_state=0), LDPIHT(random_state=0)])
 def test_clipping_is_public_knowledge(model):
     """The data do not touch it: neither their size nor their values."""

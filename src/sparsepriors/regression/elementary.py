@@ -78,9 +78,11 @@ class SoftOLS(DenseLinear):
         dtype = A.numpy().dtype
         A, b = A.double(), b.double()
         n, p = A.shape
-        means, mean = A.mean(0) * bool(self.fit_intercept), b.mean() * bool(self.fit_intercept)
-        A, b = A - means, b - mean
-        covariance = A.mT @ A / n
+        means, mean = torch.zeros(p, dtype=A.dtype), torch.zeros((), dtype=A.dtype)
+        if self.fit_intercept:
+            means, mean = A.mean(0), b.mean()
+            A, b = A - means, b - mean
+        covariance = torch.from_numpy(A.numpy().T @ A.numpy()) / n  # NumPy computes one half of a Gram matrix
         if self.covariance_threshold is None:
             if n - bool(self.fit_intercept) < p:
                 raise ValueError(f"n must be above p = {p} features to invert the covariance, got n_samples = {n}; "

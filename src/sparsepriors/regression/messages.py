@@ -259,6 +259,12 @@ class MomentServer:
             self.users += message.users
 
     @property
+    def total(self) -> Message:
+        """The sum of all messages, as one; `ValueError` before the first."""
+        self._heard()
+        return Message(self._cross, self._second, self.users)
+
+    @property
     def cross(self) -> Float[Tensor, " dim"]:
         """The mean of x y; `ValueError` before the first message."""
         self._heard()

@@ -84,8 +84,8 @@ class NonInteractiveLDP(_Private):
         Entries of x, and y, are clipped to these sizes in x y; ``"auto"`` likewise. ``tau_x=None`` takes the shortened
         x there, too, which needs less noise.
     threshold
-        Of the coefficients; ``"auto"``: ``sqrt(2 log d)`` standard deviations of the noise in them, from the noise that
-        was added, the declared scales and the private (or public) covariance.
+        Of the coefficients; ``"auto"``: ``sqrt(2 log d)`` standard deviations of the error in them, from the noise that
+        was added, the declared scales, the number of public features and the private (or public) covariance.
     noise
         ``"exact"`` or ``"published"``; see `MomentMechanism`.
     bound
@@ -208,8 +208,8 @@ class NonInteractiveLDP(_Private):
         self._solve(mechanism, server, public, np.float64)
         return self
 
-    def _public(self, X: Any, d: int) -> Tensor:
-        """The covariance of public features."""
+    def _public(self, X: Any, d: int) -> tuple[Tensor, int]:
+        """The covariance of public features, and of how many."""
         checked: Any = check_array(X, dtype="float64")
         Z = torch.from_numpy(checked)
         if Z.shape[1] != d:
@@ -218,12 +218,13 @@ class NonInteractiveLDP(_Private):
         values = torch.linalg.eigvalsh(S)
         if values[0] <= d * torch.finfo(torch.float64).eps * values[-1]:
             raise ValueError(f"X_public must determine the covariance of {d} features, got {len(Z)} rows of lower rank")
-        return S
+        return S, len(Z)
 
-    def _solve(self, mechanism: MomentMechanism, server: MomentServer, public: Tensor | None, dtype: Any) -> None:
+    def _solve(self, mechanism: MomentMechanism, server: MomentServer, public: tuple[Tensor, int] | None,
+               dtype: Any) -> None:
         _checks.one_of("psd_fix", self.psd_fix, PSD_FIXES)
         _checks.positive("floor", self.floor)
-        S = public if public is not None else server.covariance
+        S = server.covariance if public is None else public[0]
         assert S is not None
         values, vectors = torch.linalg.eigh(S)
         least, clip = float(values[0]), self.psd_fix == "clip" and public is None
@@ -235,20 +236,22 @@ class NonInteractiveLDP(_Private):
             values = values.clamp(min=low) if clip else values
         inverse = (vectors / values) @ vectors.mT
         raw = inverse @ server.cross
-        self.threshold_ = self._threshold(mechanism, inverse, server.users)
+        self.threshold_ = self._threshold(mechanism, inverse, server.users, None if public is None else public[1])
         self.covariance_ = ((vectors * values) @ vectors.mT).numpy()
         self.raw_coef_ = raw.numpy().astype(dtype)
         self.coef_ = L1(self.threshold_).prox(raw).numpy().astype(dtype)
         self.intercept_ = 0.0
 
-    def _threshold(self, mechanism: MomentMechanism, inverse: Tensor, users: int) -> float:
+    def _threshold(self, mechanism: MomentMechanism, inverse: Tensor, users: int, public: int | None) -> float:
         if not isinstance(self.threshold, str):
             _checks.nonnegative("threshold", self.threshold)
             return float(self.threshold)
         _checks.one_of("threshold", self.threshold, ("auto",))
-        one = math.hypot(mechanism.noise_in_theta(), self.x_scale * self.y_scale)
+        error = math.hypot(mechanism.noise_in_theta(), self.x_scale * self.y_scale) / math.sqrt(users)
+        if public is not None:  # their covariance misses that of the users
+            error = math.hypot(error, self.x_scale**2 * mechanism.bound / math.sqrt(public))
         widest = float(torch.linalg.vector_norm(inverse, dim=1).max())
-        return math.sqrt(2 * math.log(max(mechanism.dim, 2)) / users) * one * widest
+        return math.sqrt(2 * math.log(max(mechanism.dim, 2))) * error * widest
 
 
 class LDPIHT(_Private):

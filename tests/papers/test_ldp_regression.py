@@ -1,0 +1,57 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sparsepriors.papers import get, ldp_regression
+from sparsepriors.papers._ldp_users import NOISE, Users
+from sparsepriors.runs import Run, Scale
+
+
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
+    experiment = get("ldp-regression")
+
+    def once(resume):
+        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
+        experiment.run(Scale.SMOKE, 0, run)
+        return [json.loads((run.folder / name).read_text()) for name in ("rows.json", "claims.json")]
+
+    rows, claims = once(resume=False)
+    assert set(claims) == {c.id for c in experiment.paper.claims}
+    assert once(resume=True) == [rows, claims]
+    assert (tmp_path / "run" / "figures" / "errors.png").stat().st_size > 10_000
+    sizes = ldp_regression.SIZES[Scale.SMOKE]
+    table = {(r["arm"], r["d"], r["n"], r["epsilon"]): r for r in rows if r.get("d") in sizes.dims and
+             "correlation" not in r}
+    d, n = sizes.dims[0], sizes.counts[-1]
+    error = {arm: table[arm, d, n, 4.0]["error"] for arm in (*ldp_regression.ARMS, *ldp_regression.ROUNDS)}
+    assert error["rounds"] < error["public"] < error["moments published"]
+    assert error["moments one clip"] < error["moments published"]
+    for arm in ldp_regression.ARMS:
+        spent = table[arm, d, n, 4.0]["exact_epsilon"]
+        assert spent < 4 if "published" in arm else spent == pytest.approx(4)
+    assert claims["audit-rounds"]["ours"] <= 2
+
+
+def test_users_are_the_same_whenever_they_are_drawn():
+    users = Users(5, 2, seed=3, chunk=1000)
+    X, y = users.first(2500)
+    assert X.shape == (2500, 5)
+    np.testing.assert_array_equal(X[1000:2000], users.draw(1)[0].numpy())
+    np.testing.assert_array_equal(users.first(500, skip=2)[1], y[2000:])
+    theta = users.theta.numpy()
+    assert np.linalg.norm(theta) == pytest.approx(1)
+    assert np.count_nonzero(theta) == 2
+    assert np.std(y - X @ theta) == pytest.approx(NOISE, rel=0.1)
+    assert users.error(theta) == pytest.approx(0)
+    assert users.error(theta + 1) == pytest.approx(math.sqrt(5))
+    assert not torch.equal(users.draw(-1, 1000)[0], users.draw(0)[0])
+
+
+def test_neighbours_are_correlated_as_asked():
+    X, _ = Users(4, 2, seed=0, chunk=50_000, correlation=0.3).draw(0)
+    expected = 0.3**(torch.arange(4.0)[:, None] - torch.arange(4.0)).abs()
+    torch.testing.assert_close(torch.corrcoef(X.mT), expected, atol=0.02, rtol=0)
+    torch.testing.assert_close(X.std(0), torch.ones(4), atol=0.02, rtol=0)
