@@ -231,10 +231,12 @@ def _rounds(users: Users, sizes: Sizes, small: Sequence[float]) -> dict[str, Any
                  if arm == "rounds" or epsilon == max(sizes.epsilons)]
         plans += [("rounds", epsilon) for epsilon in small if last]
         found: dict[tuple[str, float], list[tuple[float, bool]]] = {plan: [] for plan in plans}
-        for repeat in range(sizes.repeats // 2 if last else sizes.repeats):
+        for repeat in range(sizes.repeats):
             skip = repeat * (n // users.chunk) % (max(sizes.counts) // users.chunk)
             X, y = users.first(n, skip)
             for arm, epsilon in plans:
+                if arm != "rounds" and 4 * repeat >= sizes.repeats:
+                    continue  # no claim rests on the variants
                 found[arm, epsilon].append(_one(users, X, y, arm, epsilon, repeat))
         rows += [{"arm": arm, "n": n, "epsilon": epsilon, "exact_epsilon": epsilon, **_summary(found[arm, epsilon])}
                  for arm, epsilon in plans]
