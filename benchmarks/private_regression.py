@@ -30,7 +30,8 @@ def measure(quick: bool) -> list[dict[str, Any]]:
             return SoftOLS(0.0, fit_intercept=False).fit(X, y).path(levels)
 
         def theirs(X: np.ndarray = X, y: np.ndarray = y) -> np.ndarray:
-            return lasso_path(X, y, alphas=50)[1]
+            many: Any = 50  # a number of strengths, which scikit-learn's documented types do not name
+            return lasso_path(X, y, alphas=many)[1]
 
         def validated(X: np.ndarray = X, y: np.ndarray = y) -> np.ndarray:
             return LassoCV(alphas=50, cv=5, fit_intercept=False).fit(X, y).coef_
