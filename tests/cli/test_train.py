@@ -65,6 +65,21 @@ def test_an_interrupted_training_continues_to_the_same_bits(tmp_path, monkeypatc
     assert "seed was 0, is 1" in " ".join(other.stderr.split())
 
 
+def test_an_interrupt_before_the_first_step_claims_nothing_and_is_continued_all_the_same(tmp_path, monkeypatch):
+    arguments = ("train", "--preset", "rigl", *SMALL, "--out", tmp_path)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainLoop, "_one_step", interrupted)
+        stopped = call(*arguments)
+    assert stopped.exit_code == 130
+    assert stopped.stderr.startswith("interrupted; no step was done. Give the same command with --resume")
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+    assert call(*arguments, "--resume").exit_code == 0
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     (("train", "--preset", "rigle"), "did you mean rigl?"),
     (("train", "--preset", "rigl", "--data", "digits9"), "did you mean digits8?"),

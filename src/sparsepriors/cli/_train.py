@@ -98,8 +98,10 @@ def _plan(name: str, pattern: str | None, density: float | None, steps: int) -> 
 
 
 def _stopped(out: Path) -> NoReturn:
-    _door.err().print(f"interrupted; {escape(str(out / CHECKPOINT))} has what was done. Give the same command with "
-                      f"--resume to continue to the same bits", soft_wrap=True)
+    state = out / CHECKPOINT
+    said = f"{escape(str(state))} has what was done" if state.exists() else "no step was done"
+    _door.err().print(f"interrupted; {said}. Give the same command with --resume to continue to the same bits",
+                      soft_wrap=True)
     raise typer.Exit(_door.INTERRUPTED)
 
 
