@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from sparsepriors.data import LinearBandit, digits_bandit, needle_bandit, trap_bandit
+from sparsepriors.data import LinearBandit, digits_bandit, needle_bandit, sign_bandit, trap_bandit
 from sparsepriors.data.bandits import DECOYS, SPARSE_ACTIONS
 
 
@@ -41,6 +41,17 @@ def test_least_squares_on_the_unit_vectors_is_wrong_by_epsilon_root_dim_on_decoy
     decoys = slice(dim, dim + DECOYS)
     error = bandit.features[decoys] @ estimate - bandit.rewards[decoys]
     assert float(error.mean()) == pytest.approx(epsilon * math.sqrt(dim) * 0.9 * 0.98 + epsilon, rel=0.1)
+
+
+def test_signs_are_good_features() -> None:
+    bandit = sign_bandit(20, 3000, 3, 0.2, generator=torch.Generator().manual_seed(0))
+    assert bool((bandit.features.abs() == 1).all())
+    assert bandit.sparsity == 3
+    assert bandit.epsilon == 0.2
+    assert float(bandit.theta.norm()) == pytest.approx(1)
+    gram = bandit.features.mT @ bandit.features / 3000
+    assert float((gram - torch.eye(20)).abs().max()) < 0.1
+    assert abs(float(bandit.misspecification.mean())) < 0.02
 
 
 @pytest.mark.parametrize("dim", [4, 7, 12, 18])
@@ -93,6 +104,8 @@ def test_bad_arguments() -> None:
         trap_bandit(5, 224, 1, 0.1, generator=generator)
     with pytest.raises(ValueError, match="sparsity must be from 1 to 5"):
         trap_bandit(5, 500, 6, 0.1, generator=generator)
+    with pytest.raises(ValueError, match="sparsity must be from 1 to 5"):
+        sign_bandit(5, 10, 0, 0.1, generator=generator)
     with pytest.raises(ValueError, match="epsilon must be less than 1"):
         needle_bandit(4, 1.0, generator=generator)
     with pytest.raises(ValueError, match="sparsity must be from 1"):

@@ -52,6 +52,7 @@ def test_claims_are_read_from_the_rows(tmp_path):
     for d in sizes.dims:
         for algorithm, loss in (("elimination", 1.0), ("least squares", 0.1 * d), ("l1 recovery", 0.01 * d)):
             rows.append(row("growth", algorithm, dim=d, loss=loss, queries=d**2))
+        rows.append(row("signs", "l1 recovery", dim=d, loss=0.03 * d))
     for s in sizes.needles:
         rows += [row("needle", a, sparsity=s, actions=math.exp(s), queries=math.exp(s * rate))
                  for a, rate in (("elimination", 0.9), ("LinUCB", 1.0), ("any order", 0.8))]
@@ -62,11 +63,12 @@ def test_claims_are_read_from_the_rows(tmp_path):
     run = Run.start(get("sparse-bandits"), tmp_path / "run", scale=Scale.SMOKE, seed=0)
     sparse_bandits._claims(run, rows, sizes)
     claims = json.loads((run.folder / "claims.json").read_text())
-    expected = {"certificate": (3.5, 4), "two-epsilon": (1.5, 2), "few-queries": (1.0, 0.05),
-                "digits-few": (0.02, 0.05), "dense-100-1": (7, 3), "dense-50-2": (7, 6), "dense-30-2": (7, 0),
-                "dense-16-3": (7, 9), "queries-in-d": (2, 1.3), "error-flat-in-d": (1, 1), "dense-grows": (10, 3.6),
-                "good-features": (1, 0.2), "needle-grows": (1, 0.9), "needle-rate": (0.8, math.log(1.2)),
-                "needle-third": (math.exp(-0.2 * 12), 1 / 3), "relaxed-bound": (0.7, 1),
-                "relaxed-queries": (12, math.exp(0.9 * 12)), "noise": (0.4, 0.05), "wrong-sparsity": (0.5, 0)}
+    expected = {
+        "certificate": (3.5, 4), "two-epsilon": (1.5, 2), "few-queries": (1.0, 0.05), "digits-few": (0.02, 0.05),
+        "dense-100-1": (7, 3), "dense-50-2": (7, 6), "dense-30-2": (7, 0), "dense-16-3": (7, 9),
+        "queries-in-d": (2, 1.3), "error-flat-in-d": (1, 1), "dense-grows": (10, 3.6), "good-features": (3, 0.6),
+        "unit-features": (1, 0.2), "needle-grows": (1, 0.9), "needle-rate": (0.8, math.log(1.2)),
+        "needle-third": (math.exp(-0.2 * 12), 1 / 3), "relaxed-bound": (0.7, 1),
+        "relaxed-queries": (12, math.exp(0.9 * 12)), "noise": (0.4, 0.05), "wrong-sparsity": (0.5, 0)}
     assert {k: (v["ours"], v["baseline"]) for k, v in claims.items()} == {
         k: pytest.approx(v) for k, v in expected.items()}

@@ -1,6 +1,6 @@
 """Real data that ships with packages, cached downloads, and simulators."""
 
-from sparsepriors.data.bandits import LinearBandit, RewardOracle, digits_bandit, needle_bandit, trap_bandit
+from sparsepriors.data.bandits import LinearBandit, RewardOracle, digits_bandit, needle_bandit, sign_bandit, trap_bandit
 from sparsepriors.data.channel_masks import masks_from_json, masks_to_json, resnet50_masks
 from sparsepriors.data.find import Source, find_file
 from sparsepriors.data.image_sets import ImageSet, Split
@@ -53,6 +53,7 @@ __all__ = [
     "photos",
     "read_torch_weights",
     "resnet50_masks",
+    "sign_bandit",
     "token_windows",
     "trap_bandit",
     "wikitext2",

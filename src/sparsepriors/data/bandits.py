@@ -162,6 +162,36 @@ def trap_bandit(dim: int, actions: int, sparsity: int, epsilon: float, *, genera
     return LinearBandit(features, theta, error)
 
 
+def sign_bandit(dim: int, actions: int, sparsity: int, epsilon: float, *, generator: torch.Generator) -> LinearBandit:
+    """Random sign vectors as features: good ones, of which few tell any two sparse parameters apart.
+
+    The parameter has norm 1 and equal nonzero entries; the misspecification is ``+-epsilon``, at random. The features'
+    norm is ``sqrt(dim)``: it is bounded entries and not a bounded norm that make an average of
+    ``features[a] features[a]^T`` as large as the identity.
+
+    Parameters
+    ----------
+    dim, actions, sparsity
+        Sizes, ``sparsity`` from 1 to ``dim``.
+    epsilon
+        Positive bound of the misspecification.
+    generator
+        Draws everything.
+
+    Raises
+    ------
+    ValueError
+        If a size or ``epsilon`` is out of range.
+    """
+    _checks.count("dim", dim, low=1)
+    _checks.count("sparsity", sparsity, low=1, high=dim)
+    _checks.count("actions", actions, low=1)
+    _checks.positive("epsilon", epsilon)
+    theta = torch.zeros(dim, dtype=torch.float64)
+    theta[torch.randperm(dim, generator=generator)[:sparsity]] = _signs((sparsity,), generator) / math.sqrt(sparsity)
+    return LinearBandit(_signs((actions, dim), generator), theta, epsilon * _signs((actions,), generator))
+
+
 def needle_bandit(dim: int, epsilon: float = 0.5, *, rate: float = 1.2, generator: torch.Generator) -> LinearBandit:
     """Exponentially many actions that say nothing of each other; the lower bound's instance.
 

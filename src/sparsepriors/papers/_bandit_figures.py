@@ -44,14 +44,16 @@ def draw_algorithms(rows: Rows) -> Figure:
     return figure
 
 
-def draw_growth(rows: Rows) -> Figure:
-    """Error and queries over the dimension."""
-    figure, axes = _panels(2)
+def draw_growth(rows: Rows, signs: Rows) -> Figure:
+    """Error and queries over the dimension, on the traps and, the error alone, with features of signs."""
+    figure, axes = _panels(3)
     dims = sorted({r["dim"] for r in rows})
-    algorithms = list(dict.fromkeys(r["algorithm"] for r in rows))
-    for axis, column, label in zip(axes, ("loss", "queries"), ("suboptimality / epsilon", "queries"), strict=True):
+    panels = ((rows, "loss", "suboptimality / epsilon"), (rows, "queries", "queries"),
+              (signs, "loss", "suboptimality / epsilon, signs"))
+    for axis, (shown, column, label) in zip(axes, panels, strict=True):
+        algorithms = list(dict.fromkeys(r["algorithm"] for r in shown))
         for algorithm in reversed(algorithms):   # the first on top, where they coincide
-            means = [fmean(r[column] for r in rows if r["algorithm"] == algorithm and r["dim"] == d) for d in dims]
+            means = [fmean(r[column] for r in shown if r["algorithm"] == algorithm and r["dim"] == d) for d in dims]
             _curve(axis, dims, means, algorithm)
         axis.set_xlabel("dimension d")
         axis.set_ylabel(label)

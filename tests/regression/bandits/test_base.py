@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from sparsepriors.regression.bandits import ExhaustiveBandit, Noise, Outcome
+from sparsepriors.regression.bandits import ExhaustiveBandit, FiniteClassBandit, L1RecoveryBandit, Noise, Outcome
 from sparsepriors.regression.bandits.base import BudgetSpentError, Ledger
 
 FEATURES = torch.eye(4)
@@ -78,5 +79,8 @@ def test_bad_arguments() -> None:
         Noise(1.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="Noise.accuracy must be finite and positive"):
         Noise(1.0, 0.0)
+    for kind in (ExhaustiveBandit, partial(L1RecoveryBandit, 1, 0.1), partial(FiniteClassBandit, FEATURES, 0.1)):
+        with pytest.raises(TypeError, match="noise must be a Noise or None, got float"):
+            kind(noise=0.1)
     with pytest.raises(ValueError, match="seed must be at least 0"):
         ExhaustiveBandit(seed=-1)

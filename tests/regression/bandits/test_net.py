@@ -64,3 +64,7 @@ def test_a_net_too_large_is_refused_before_it_is_made() -> None:
         sparse_net(3, 1, 0.0)
     with pytest.raises(ValueError, match="sparsity must be from 1 to 3"):
         sparse_supports(3, 0)
+    with pytest.raises(ValueError, match="supports must be integers"):
+        SparseCandidates(torch.zeros(3, 2), torch.zeros(1, 4, 2))
+    with pytest.raises(ValueError, match=r"points must have shape \(3 or 1, points, 2\), got \(2, 4, 2\)"):
+        SparseCandidates(torch.zeros(3, 2, dtype=torch.long), torch.zeros(2, 4, 2))

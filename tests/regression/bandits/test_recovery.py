@@ -46,11 +46,13 @@ def test_an_epsilon_too_small_violates_the_model() -> None:
 
 def test_the_restricted_eigenvalue_of_known_designs() -> None:
     g = torch.Generator().manual_seed(0)
-    assert restricted_eigenvalue(torch.eye(6), 3, generator=g) == pytest.approx(1)
+    assert restricted_eigenvalue(6**0.5 * torch.eye(6), 3, generator=g) == pytest.approx(1)
+    unit = torch.nn.functional.normalize(torch.randn(500, 8, generator=g), dim=1)
+    assert restricted_eigenvalue(unit, 2, generator=g) <= 1 / 8
     twice = torch.eye(4)[:, [0, 1, 1, 2]]
     assert restricted_eigenvalue(twice, 2, generator=g) == pytest.approx(0, abs=1e-12)
     c = 0.3
-    pair = torch.tensor([[1.0, c], [0.0, (1 - c * c) ** 0.5]])
+    pair = 2**0.5 * torch.tensor([[1.0, c], [0.0, (1 - c * c) ** 0.5]])
     assert restricted_eigenvalue(pair, 2, generator=g) == pytest.approx(1 - c)
 
 

@@ -189,6 +189,12 @@ class Noise:
         return max(1, math.ceil(2 * self.std**2 * math.log(2 * means / self.failure) / self.accuracy**2))
 
 
+def check_noise(noise: object) -> None:
+    """Raise `TypeError` unless ``noise`` is a `Noise` or None."""
+    if noise is not None and not isinstance(noise, Noise):
+        raise TypeError(f"noise must be a Noise or None, got {type(noise).__name__}")
+
+
 def averaging(noise: Noise | None, means: int) -> tuple[int, float]:
     """Queries for one observation, and how far it may lie from the reward."""
     return (1, 0.0) if noise is None else (noise.repeats(means), noise.accuracy)

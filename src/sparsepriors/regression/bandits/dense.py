@@ -16,6 +16,7 @@ from sparsepriors.regression.bandits.base import (
     Noise,
     Outcome,
     averaging,
+    check_noise,
     choose,
 )
 from sparsepriors.regression.optimal_design import g_optimal_design
@@ -163,6 +164,7 @@ class ExhaustiveBandit(BanditAlgorithm):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_noise(self.noise)
         _checks.count("seed", self.seed)
 
     def _run(self, features: Tensor, ledger: Ledger) -> BanditResult:

@@ -14,7 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.regression.bandits.base import BanditAlgorithm, BanditResult, Ledger, Noise, Outcome, averaging
+from sparsepriors.regression.bandits.base import (
+    BanditAlgorithm,
+    BanditResult,
+    Ledger,
+    Noise,
+    Outcome,
+    averaging,
+    check_noise,
+)
 from sparsepriors.regression.bandits.net import MAX_CANDIDATES, SparseCandidates, sparse_net, sparse_supports
 from sparsepriors.regression.optimal_design import barycentric_spanner, spanner_basis, spanner_coefficients
 
@@ -105,7 +113,7 @@ class SweepBandit(SparseEliminationBandit):
                              candidates=float(len(net)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FiniteClassBandit(BanditAlgorithm):
     """The elimination of `SparseEliminationBandit` over parameters that are listed.
 
@@ -128,6 +136,7 @@ class FiniteClassBandit(BanditAlgorithm):
         if self.thetas.ndim != 2 or not self.thetas.numel():
             raise ValueError(f"thetas must have shape (candidates, dim), neither zero, got {tuple(self.thetas.shape)}")
         _checks.positive("epsilon", self.epsilon)
+        check_noise(self.noise)
 
     def _run(self, features: Tensor, ledger: Ledger) -> BanditResult:
         _checks.trailing_shape("thetas", self.thetas, (features.shape[1],))
@@ -237,8 +246,7 @@ def _check(bandit: SparseEliminationBandit | SpannerBandit) -> None:
     _checks.count("sparsity", bandit.sparsity, low=1)
     _checks.positive("epsilon", bandit.epsilon)
     _checks.count("max_candidates", bandit.max_candidates, low=1)
-    if bandit.noise is not None and not isinstance(bandit.noise, Noise):
-        raise TypeError(f"noise must be a Noise or None, got {type(bandit.noise).__name__}")
+    check_noise(bandit.noise)
 
 
 def _sparse_enough(sparsity: int, features: Tensor) -> None:

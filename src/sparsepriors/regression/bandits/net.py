@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -31,6 +32,16 @@ class SparseCandidates:
     supports: Int[Tensor, "supports sparsity"]
     points: Float[Tensor, "shared points sparsity"]
 
+    def __post_init__(self) -> None:
+        if self.supports.ndim != 2 or self.supports.is_floating_point() or self.supports.is_complex():
+            raise ValueError(f"supports must be integers of shape (supports, sparsity), got {self.supports.dtype} of "
+                             f"shape {tuple(self.supports.shape)}")
+        _checks.inexact("points", self.points)
+        count, sparsity = self.supports.shape
+        if self.points.ndim != 3 or self.points.shape[0] not in (1, count) or self.points.shape[2] != sparsity:
+            raise ValueError(f"points must have shape ({count} or 1, points, {sparsity}), got "
+                             f"{tuple(self.points.shape)}")
+
     def __len__(self) -> int:
         return len(self.supports) * self.points.shape[1]
 
@@ -58,7 +69,8 @@ class SparseCandidates:
         return torch.zeros(dim, dtype=self.points.dtype, device=self.points.device).index_put(
             (self.supports[n],), self.points[n if len(self.points) > 1 else 0, p])
 
-    def _chunks(self, features: Tensor):
+    def _chunks(self, features: Tensor) -> Iterator[Tensor]:
+        """Predictions ``(supports, actions, points)`` of some supports at a time."""
         step = max(1, _CHUNK // (len(features) * self.points.shape[1]))
         for i in range(0, len(self.supports), step):
             restricted = features[:, self.supports[i:i + step]].movedim(1, 0)

@@ -18,6 +18,7 @@ from sparsepriors.regression.bandits.base import (
     Noise,
     Outcome,
     averaging,
+    check_noise,
     choose,
 )
 
@@ -29,9 +30,10 @@ class L1RecoveryBandit(BanditAlgorithm):
     """The least l1 norm that explains random actions' rewards up to epsilon; then the best action it predicts.
 
     ``min ||theta||_1  subject to  |<features[a], theta> - reward(a)| <= epsilon`` over the actions queried, a linear
-    program. Where their features satisfy a restricted-eigenvalue condition, which takes of the order of
-    ``sparsity log dim`` of them, the error is of the order of ``sqrt(sparsity) epsilon``; the result carries no
-    certificate, but ``extras["quality"]`` is the `restricted_eigenvalue` found.
+    program. The estimate is off by the order of ``epsilon / sqrt(q)``, with q the queried actions' restricted
+    eigenvalue (Bickel, Ritov, Tsybakov, 2009): random features with entries of order 1 have q of order 1 after of the
+    order of ``sparsity log dim`` queries. Features of norm 1 have q of at most ``1 / dim``, and then nothing is gained
+    over least squares. The result carries no certificate; ``extras["quality"]`` is the `restricted_eigenvalue`.
 
     Parameters
     ----------
@@ -58,6 +60,7 @@ class L1RecoveryBandit(BanditAlgorithm):
         _checks.positive("epsilon", self.epsilon)
         if self.queries is not None:
             _checks.count("queries", self.queries, low=1)
+        check_noise(self.noise)
         _checks.count("seed", self.seed)
 
     def _run(self, features: Tensor, ledger: Ledger) -> BanditResult:
@@ -85,10 +88,9 @@ class L1RecoveryBandit(BanditAlgorithm):
 
 def restricted_eigenvalue(features: Float[Tensor, "actions dim"], sparsity: int, *, supports: int = _SUPPORTS,
                           generator: torch.Generator) -> float:
-    """The least eigenvalue of the columns' correlations over supports drawn at random: an upper bound of the true one.
+    """The least eigenvalue of ``X_T^T X_T / actions`` over supports T drawn at random; an upper bound of that over all.
 
-    Columns are divided by their norms; 1 is an orthogonal design, 0 one in which some sparse vector cannot be told
-    from zero.
+    1 is a design with orthogonal columns of entries +-1, 0 one in which some sparse vector cannot be told from zero.
 
     Parameters
     ----------
@@ -110,8 +112,7 @@ def restricted_eigenvalue(features: Float[Tensor, "actions dim"], sparsity: int,
     dim = features.shape[1]
     _checks.count("sparsity", sparsity, low=1, high=dim)
     _checks.count("supports", supports, low=1)
-    columns = torch.nn.functional.normalize(features.double(), dim=0)
-    gram = columns.mT @ columns
+    gram = features.double().mT @ features.double() / len(features)
     drawn = torch.rand(supports, dim, generator=generator).topk(sparsity, dim=1).indices.to(features.device)
     blocks = gram[drawn[:, :, None], drawn[:, None, :]]
     return max(0.0, float(torch.linalg.eigvalsh(blocks).min()))
