@@ -7,9 +7,11 @@ import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from sparse_nets import STEPS, gradients, network, optimizer_of, plan_of, sparsifier_of, train
+from sparse_nets import NETS, STEPS, gradients, network, optimizer_of, plan_of, sparsifier_of, train
 from sparsepriors.networks import Recipe, load_checkpoint, train_classifier
 from sparsepriors.networks.sparse import PRESETS, Sparsifier, preset
 
@@ -19,21 +21,32 @@ RECIPE = Recipe(epochs=2, batch=16, rate=0.05)
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_plain_state_dicts_resume_to_the_same_bits(name, kind):
-    straight = network("residual")
+    resumed_at(5, name, "residual", kind)
+
+
+@given(st.integers(0, STEPS), st.sampled_from(sorted(PRESETS)), st.sampled_from(sorted(NETS)))
+@settings(max_examples=15)
+def test_a_training_resumes_from_any_step(cut, name, net):
+    resumed_at(cut, name, net, "adamw")
+
+
+def resumed_at(cut, name, net, kind):
+    """Train whole, and in two parts with a new model, optimizer and sparsifier for the second: compare all bits."""
+    straight = network(net)
     whole = sparsifier_of(straight, plan_of(name), optimizer_of(straight, kind))
     train(whole)
 
-    model = network("residual")
+    model = network(net)
     first = sparsifier_of(model, plan_of(name), optimizer_of(model, kind))
-    train(first, 0, 5)
+    train(first, 0, cut)
     saved = copy.deepcopy((model.state_dict(), first.optimizer.state_dict(), first.state_dict()))
-    train(first, 5, 7)   # work that is lost
+    train(first, cut, min(cut + 2, STEPS))   # work that is lost
 
-    model = network("residual", seed=5)   # other weights, another generator: the states bring theirs
+    model = network(net, seed=5)   # other weights, another generator: the states bring theirs
     second = sparsifier_of(model, plan_of(name), optimizer_of(model, kind), seed=99)
     for part, state in zip((model, second.optimizer, second), saved, strict=True):
         part.load_state_dict(state)
-    train(second, 5)
+    train(second, cut)
     assert all(torch.equal(m, whole.masks[n]) for n, m in second.masks.items())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), straight.parameters(), strict=True))
     a, b = whole.finalize(force=True), second.finalize(force=True)

@@ -45,7 +45,8 @@ class SNIPScore(Score):
 class XavierSNIPScore(SNIPScore):
     """SNIP of the same network with other weights: those scored are drawn anew, normal with Xavier's variance.
 
-    So does the published code of Liu et al. (2022, arXiv:2202.02643); the network that is trained keeps its weights.
+    So does the published code of Liu et al. (2022, arXiv:2202.02643) for CIFAR, not that for ImageNet; the network that
+    is trained keeps its weights.
     """
 
     needs: ClassVar[frozenset[str]] = SNIPScore.needs | {"generator"}
