@@ -70,8 +70,8 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")   # the ONNX exporter's own
 @pytest.mark.parametrize("name", ["cold_start", "kv_cache", "masks", "nm_linear", "proxes", "radar_operator",
-                                  "private_regression", "regression", "best_subset", "solvers", "sparse_training",
-                                  "surgery"])
+                                  "private_regression", "regression", "best_subset", "solvers", "sparse_coding",
+                                  "sparse_training", "surgery"])
 def test_every_script_runs_at_small_size(name: str, tmp_path: Path) -> None:
     out = tmp_path / f"{name}.json"
     importlib.import_module(name).main(["--quick", "--threads", "1", "--out", str(out)])
