@@ -17,6 +17,7 @@ from sparsepriors.priors.penalties import Weighted
 
 _FIRST_RTOL = 0.05   # of the activity, where the strength is searched on the first batch
 _FADING = 5.0        # power of 1 - 1 / batches by which what was learned fades
+_BLOCKS = 16         # of atoms, that are set one block after the other
 _GAIN = 0.5          # power of the ratio of activities by which the strength follows its target
 _MARGIN = 1.02       # power iteration approaches the largest eigenvalue from below
 _ROUNDS = 4          # of power iteration for each batch, from the last direction
@@ -26,9 +27,9 @@ class DictionaryLearner:
     """Online dictionary learning with any separable prior, atoms of unit length.
 
     For every batch X the codes R are found from zero. Then either the dictionary D moves along the gradient of the
-    error, ``D <- D + rate R^T (X - R D)``, a sum over the batch (Olshausen and Field), or, without a rate, each atom in
-    turn is set to what fits the codes of this and the earlier batches best (Mairal and others), the earlier ones fading
-    as ``(1 - 1 / batches)^5``.
+    error, ``D <- D + rate R^T (X - R D)``, a sum over the batch (Olshausen and Field), or, without a rate, atoms are
+    set to what fits the codes of this and the earlier batches best, a sixteenth of them after the other where Mairal and
+    others take one by one; earlier batches fade as ``(1 - 1 / batches)^5``.
 
     Parameters
     ----------
@@ -146,11 +147,10 @@ class DictionaryLearner:
         self._squares = torch.addmm(self._squares, codes.mT, codes, beta=fading)
         self._products = torch.addmm(self._products, codes.mT, x, beta=fading)
         atoms, weight = self.dictionary.clone(), self._squares.diagonal()
-        for j in (weight > torch.finfo(weight.dtype).eps * weight.max()).nonzero()[:, 0].tolist():
-            atom = atoms[j] + (self._products[j] - self._squares[j] @ atoms) / weight[j]
-            length = atom.norm()
-            if float(length) > 0:
-                atoms[j] = atom / length
+        used = (weight > torch.finfo(weight.dtype).eps * weight.max()).nonzero()[:, 0]
+        for block in used.split(max(1, len(atoms) // _BLOCKS)):
+            gap = self._products[block] - self._squares[block] @ atoms
+            atoms[block] = _normalised(atoms[block] + gap / weight[block, None])
         self.dictionary = atoms
 
     def _follow(self, found: Codes) -> None:
