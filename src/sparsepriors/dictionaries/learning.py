@@ -28,8 +28,8 @@ class DictionaryLearner:
 
     For every batch X the codes R are found from zero. Then either the dictionary D moves along the gradient of the
     error, ``D <- D + rate R^T (X - R D)``, a sum over the batch (Olshausen and Field), or, without a rate, atoms are
-    set to what fits the codes of this and the earlier batches best, a sixteenth of them after the other where Mairal and
-    others take one by one; earlier batches fade as ``(1 - 1 / batches)^5``.
+    set to what fits the codes of this and the earlier batches best, a sixteenth of them after the other where Mairal
+    and others take one by one; earlier batches fade as ``(1 - 1 / batches)^5``.
 
     Parameters
     ----------
