@@ -187,7 +187,7 @@ def _nm_linear() -> list[KernelCase]:
         BadCall((x, packed), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))
     made = []
     kinds = tuple((weights, dtype) for dtype in (_F32, torch.bfloat16) for weights in (_F32, torch.bfloat16))
-    for n, m, bias, of in ((2, 4, True, kinds), (1, 8, False, kinds[:2]), (5, 16, True, kinds[:2]),
+    for n, m, bias, of in ((2, 4, True, kinds), (1, 8, False, (*kinds[:2], kinds[3])), (5, 16, True, kinds[:2]),
                            (3, 32, False, kinds[:2]), (3, 5, True, kinds[1:2]), (1, 1, True, kinds[:1])):
         for weights, dtype in of:
             def layer(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, n: int = n, m: int = m,
