@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsepriors import kernels
 from sparsepriors.kernels import dispatch
 
-SOURCES = Path(kernels.__file__).parent / "csrc"
+SOURCES = Path(__file__).parents[2] / "src/sparsepriors/kernels/csrc"
 COMPILER = shutil.which("c++")
 
 LAYER = """

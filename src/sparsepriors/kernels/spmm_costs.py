@@ -45,14 +45,14 @@ class SpmmCosts(Described):
     per core); `calibrate` measures the machine at hand.
     """
 
-    call: float = 4_700.0
-    weight: tuple[float, float, float] = (0.47, 0.31, 0.27)
+    call: float = 3_300.0
+    weight: tuple[float, float, float] = (0.44, 0.31, 0.25)
     read: float = 0.0
-    write: float = 1.8
-    dense_call: float = 11_000.0
-    multiply: float = 0.336
-    dense_move: float = 0.0
-    linear_call: float = 2_000.0
+    write: float = 1.7
+    dense_call: float = 10_000.0
+    multiply: float = 0.337
+    dense_move: float = 0.4
+    linear_call: float = 1_900.0
 
     def __post_init__(self) -> None:
         for name in ("call", "read", "write", "dense_call", "multiply", "dense_move", "linear_call"):
