@@ -84,16 +84,7 @@ def sparse_codes(X: Float[Tensor, "n features"], dictionary: Float[Tensor, "unit
     Daubechies, Defrise, De Mol (2004), An iterative thresholding algorithm for linear inverse problems with a sparsity
     constraint; Attouch, Bolte, Svaiter (2013) for nonconvex priors.
     """
-    _pair(X, dictionary)
-    _suits(prior, dictionary)
-    _checks.nonnegative("tol", tol)
-    _checks.count("max_iter", max_iter, low=1)
-    largest = curvature(dictionary)
-    if step is None:
-        step = 1 / largest if largest > 0 else 1.0
-    _checks.positive("step", step)
-    if step * largest >= 2:
-        raise ValueError(f"step must be below 2 / L = {2 / largest:.4g}, the L of this dictionary, got {step:g}")
+    step = _door(X, dictionary, prior, step, tol, max_iter)
     if start is not None:
         _checks.inexact("start", start)
         _checks.same_dtype("start", start, X.dtype)
@@ -174,10 +165,10 @@ def calibrate_weight(X: Float[Tensor, "n features"], dictionary: Float[Tensor, "
     """
     if not isinstance(prior, Weighted):
         raise TypeError(f"prior must have a weight to calibrate, got {type(prior).__name__}")
-    units = dictionary.shape[0] if isinstance(dictionary, Tensor) and dictionary.ndim == 2 else 0
+    step = _door(X, dictionary, prior, step, tol, max_iter)
     _checks.positive("active", active)
-    if not active < units:
-        raise ValueError(f"active must be below the number of units, {units}, got {active:g}")
+    if not active < len(dictionary):
+        raise ValueError(f"active must be below the number of units, {len(dictionary)}, got {active:g}")
     _checks.positive("rtol", rtol)
     if not bool(torch.as_tensor(prior.weight).gt(0).all()):
         raise ValueError("the weight of prior must be positive, to be multiplied")
@@ -186,7 +177,7 @@ def calibrate_weight(X: Float[Tensor, "n features"], dictionary: Float[Tensor, "
     at, found = 0.0, math.nan
     for trial in range(_TRIALS):
         scaled = replace(prior, weight=prior.weight * math.exp(at))
-        found = sparse_codes(X, dictionary, scaled, step=step, tol=tol, max_iter=max_iter).active
+        found = iterate(X, dictionary, scaled, step, tol, max_iter).active
         if abs(found - active) <= rtol * active:
             return scaled
         point = (at, math.log(max(found, 0.25 * active) / active))
@@ -233,6 +224,21 @@ def refit(X: Float[Tensor, "n features"], dictionary: Float[Tensor, "units featu
         right = torch.where(used, linear[rows].gather(1, index), 0.0)
         out[rows] = out[rows].scatter(1, index, torch.linalg.solve(part, right).to(out.dtype))
     return out
+
+
+def _door(X: Tensor, dictionary: Tensor, prior: Prior, step: float | None, tol: float, max_iter: int) -> float:
+    """Check what codes are made of; returns the step to take."""
+    _pair(X, dictionary)
+    _suits(prior, dictionary)
+    _checks.nonnegative("tol", tol)
+    _checks.count("max_iter", max_iter, low=1)
+    largest = curvature(dictionary)
+    if step is None:
+        return 1 / largest if largest > 0 else 1.0
+    _checks.positive("step", step)
+    if step * largest >= 2:
+        raise ValueError(f"step must be below 2 / L = {2 / largest:.4g}, the L of this dictionary, got {step:g}")
+    return step
 
 
 def _pair(X: object, dictionary: object) -> None:
