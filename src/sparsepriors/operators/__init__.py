@@ -6,6 +6,7 @@ from sparsepriors.operators.base import LinearOperator, Space
 from sparsepriors.operators.convolution import Convolution, gaussian_kernel
 from sparsepriors.operators.dense import Diagonal, Mask, Matrix, Sampling
 from sparsepriors.operators.differences import FiniteDifference
+from sparsepriors.operators.elimination import Elimination
 from sparsepriors.operators.fourier import FourierTransform
 from sparsepriors.operators.kronecker import Kronecker
 from sparsepriors.operators.radar import BornMIMO, VoxelGrid, crossed_array
@@ -19,6 +20,7 @@ __all__ = [
     "Composed",
     "Convolution",
     "Diagonal",
+    "Elimination",
     "FiniteDifference",
     "FourierTransform",
     "FunctionOperator",

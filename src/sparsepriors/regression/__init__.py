@@ -21,6 +21,7 @@ from sparsepriors.regression.optimal_design import (
     g_optimal_design,
     spanner_coefficients,
 )
+from sparsepriors.regression.preconditioner import Preconditioner, find_preconditioner
 from sparsepriors.regression.sparse_bayes import sparse_bayes, sparse_bayes_cost
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sparsepriors.regression.elementary import SoftOLS
     from sparsepriors.regression.estimators import SparseRegressor, SparseRegressorCV
     from sparsepriors.regression.greedy import BestSubset, OrthogonalMatchingPursuit
+    from sparsepriors.regression.preconditioned import PreconditionedLasso
     from sparsepriors.regression.private import LDPIHT, NonInteractiveLDP, NotPositiveDefinite
 
 __all__ = [
@@ -44,6 +46,8 @@ __all__ = [
     "NotPositiveDefinite",
     "OptimalDesign",
     "OrthogonalMatchingPursuit",
+    "PreconditionedLasso",
+    "Preconditioner",
     "PrivacyReport",
     "SoftOLS",
     "SparseBayesRegressor",
@@ -55,6 +59,7 @@ __all__ = [
     "best_subset",
     "best_subset_path",
     "coordinate_descent",
+    "find_preconditioner",
     "g_optimal_design",
     "kron_least_squares",
     "kron_omp",
@@ -70,7 +75,7 @@ __all__ = [
 _ESTIMATORS = {"SparseRegressor": "estimators", "SparseRegressorCV": "estimators",
                "SparseBayesRegressor": "bayes_estimator", "SoftOLS": "elementary", "LDPIHT": "private",
                "NonInteractiveLDP": "private", "NotPositiveDefinite": "private", "BestSubset": "greedy",
-               "OrthogonalMatchingPursuit": "greedy"}
+               "OrthogonalMatchingPursuit": "greedy", "PreconditionedLasso": "preconditioned"}
 
 
 def __getattr__(name: str) -> Any:

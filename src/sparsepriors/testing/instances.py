@@ -71,6 +71,8 @@ def operators() -> list[LinearOperator]:
         ops.BlockDiagonal((matrix, ops.Matrix(draw(2, 3)))),
         ops.BlockDiagonal((ops.FiniteDifference((4, 3), dtype=f64), matrix), axis=None),
         ops.BornMIMO.crossed((3, 4, 2), 3, c128),
+        ops.Elimination(6, torch.tensor([4, 1, 2]), torch.tensor([5, 0]), draw(2, 3),
+                        torch.tensor([0.5, 0.0, 2.0], dtype=f64)),
         ops.from_callable(torch.fliplr, torch.fliplr, in_shape=(3, 4), in_dtype=f64),
         ops.from_scipy(wide),
         ops.from_scipy(np.asfortranarray(wide + 1j * wide[::-1]), in_shape=(2, 2)),
