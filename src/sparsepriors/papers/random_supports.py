@@ -223,8 +223,9 @@ def _path_errors(A: Tensor, y: Tensor, B: Tensor, f: Tensor, strengths: list[flo
     top = float((A.mT @ y).abs().max()) / n
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)   # the path ends where columns depend to rounding
-        found: Any = lars_path(A.numpy(), y.numpy(), method="lasso", alpha_min=1e-3 * top, max_iter=_STEPS)
-    alphas, knots = found[0], torch.from_numpy(found[2])
+        lars: Any = lars_path   # its annotations take alpha_min for an integer
+        alphas, _, coefficients = lars(A.numpy(), y.numpy(), method="lasso", alpha_min=1e-3 * top, max_iter=_STEPS)
+    knots = torch.from_numpy(coefficients)
     asked = np.clip([v / n for v in strengths], alphas[-1], alphas[0])
     at = np.interp(asked, alphas[::-1], np.arange(len(alphas))[::-1])
     low, share = torch.from_numpy(at.astype(int)), torch.from_numpy(at % 1)
