@@ -18,17 +18,20 @@ from sparsepriors.priors import (
     L1,
     MCP,
     SCAD,
+    TV,
     Box,
     ElasticNet,
     GroupL2,
+    Huber,
     LogSum,
     Lq,
     NonNegative,
+    Partition,
     SquaredL2,
     Zero,
 )
 from sparsepriors.regression import coordinate_descent, largest_factor, regularization_path
-from sparsepriors.regression.descent import separable
+from sparsepriors.regression._forms import separable
 from sparsepriors.solvers import duality_gap
 
 PRIORS = {
@@ -116,6 +119,23 @@ def test_lasso_and_elastic_net_agree_with_scikit_learn(n, p, sparse, intercept):
             assert float(found.extras["intercept"]) == pytest.approx(float(model.intercept_), abs=1e-5)
 
 
+@given(seed=st.integers(0, 999), strength=st.floats(0.02, 0.9), ridge=st.sampled_from([0.0, 0.4]))
+def test_screening_never_discards_a_column_that_is_needed(seed, strength, ridge):
+    X, y = problem(20, 40, seed)
+    weight = strength * float((X.T @ y).abs().max())
+    best = coordinate_descent(X, y, ElasticNet(weight, ridge=ridge), tol=1e-13).x
+    form, curvature = separable(ElasticNet(weight, ridge=ridge), 40), X.square().sum(0)
+    x = best + 0.02 * torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * (best != 0)
+    discarded = []
+    for at in (torch.zeros_like(x), x, best):
+        r = y - X @ at
+        _, active, (_, _, gap) = form.optimality(at, X.T @ r, curvature, float(r @ r), float(r @ y))
+        assert math.isfinite(gap)
+        assert not bool((best != 0)[~active].any())
+        discarded.append(int((~active).sum()))
+    assert discarded[-1] >= 40 - int((best != 0).sum()) - 5   # at the optimum all but ties are found
+
+
 @given(seed=st.integers(0, 999), n=st.integers(3, 25), p=st.integers(1, 30), name=st.sampled_from(CONVEX))
 def test_weights_are_repeated_rows(seed, n, p, name):
     X, y = problem(n, p, seed)
@@ -197,11 +217,15 @@ def test_a_callback_sees_every_round_and_can_stop():
     ({"A": [[1.0]]}, TypeError, "A must be a Matrix operator, a tensor or a SciPy sparse matrix, got list"),
     ({"y": torch.ones(4, dtype=torch.float64)}, ValueError, "for each of the 5 rows of A, got 4"),
     ({"y": torch.full((5,), math.nan, dtype=torch.float64)}, ValueError, "y"),
-    ({"prior": GroupL2(0.1, axis=-1)}, TypeError, "no form for GroupL2"),
+    ({"prior": GroupL2(0.1, axis=-1)}, TypeError, "a Partition of the entries"),
+    ({"prior": Huber()}, TypeError, "no form for Huber"),
+    ({"prior": 3}, TypeError, "prior must be a Prior, got int"),
+    ({"loss": TV()}, TypeError, "loss must be SquaredL2, Huber or Logistic"),
+    ({"loss": Huber(), "prior": Partition(L1(), torch.zeros(4, dtype=torch.int64))}, TypeError, "loss must be None"),
     ({"prior": L1(torch.ones(3))}, ValueError, "broadcast"),
     ({"weights": torch.zeros(5, dtype=torch.float64)}, ValueError, "weights must have"),
     ({"weights": -torch.ones(5, dtype=torch.float64)}, ValueError, "weights"),
-    ({"x0": torch.zeros(3, dtype=torch.float64)}, ValueError, "x0 must be a real vector of 4 entries"),
+    ({"x0": torch.zeros(3, dtype=torch.float64)}, ValueError, "x0 must be a real tensor of shape \\(4,\\)"),
     ({"tol": 0.0}, ValueError, "tol"),
     ({"max_iter": 0}, ValueError, "max_iter"),
 ])

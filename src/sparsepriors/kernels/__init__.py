@@ -3,7 +3,7 @@
 from sparsepriors.kernels.attention import bitmap_attention, bitmap_mix, bitmap_scores, pack_bitmap
 from sparsepriors.kernels.bitmap import BitmapTensor
 from sparsepriors.kernels.chw import PackedCHW, pack_1x1
-from sparsepriors.kernels.descent import gram_descent
+from sparsepriors.kernels.descent import column_products, gram_descent, gram_group_descent, gram_newton, optimality
 from sparsepriors.kernels.dispatch import KernelInfo, info, instruction_sets
 from sparsepriors.kernels.formats import BornTables, born_tables
 from sparsepriors.kernels.ista import gram_ista
@@ -19,5 +19,6 @@ from sparsepriors.kernels.total_variation import tv_prox
 
 __all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "PackedNM", "Penalty", "SpmmCosts",
            "bitmap_attention", "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "born_tables",
-           "calibrate", "gram_descent", "gram_ista", "info", "instruction_sets", "nm_linear", "nm_mask", "pack_1x1",
-           "pack_bitmap", "pack_linear_nm", "spmm_chw", "topk_mask", "tv_prox"]
+           "calibrate", "column_products", "gram_descent", "gram_group_descent", "gram_ista", "gram_newton",
+           "info", "instruction_sets", "nm_linear", "nm_mask", "optimality", "pack_1x1", "pack_bitmap",
+           "pack_linear_nm", "spmm_chw", "topk_mask", "tv_prox"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from sparsepriors.kernels.packed_nm import PackedNM
 _MEMORY = 5  # epochs of coordinate descent between two extrapolations
 _GAP_EVERY = 10  # iterations between two looks at the duality gap
 _MOMENTUM = 4.0
+_SINGULAR = 1e-12  # a squared pivot below this share of its diagonal entry is rounding
+_DAMPING = 1e-5  # of a singular system, relative to its diagonal
 _CHUNK_ENTRIES = 1 << 22  # complex entries of the largest intermediate, 32 MiB in complex64
 
 
@@ -354,15 +357,14 @@ def gram_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, kind: int, 
     """
     k = linear.numel()
     gram, curvature = gram[:k, :k], gram.diagonal()[:k].tolist()
-    w, s, x, q = weight.tolist(), second.tolist(), x.clone(), q.clone()
+    w, s = weight.tolist(), second.tolist()
 
     def objective(x: Tensor, q: Tensor) -> float:
         penalty = sum(penalties.value(kind, v, a, b) for v, a, b in zip(x.tolist(), w, s, strict=True))
         return float(-0.5 * (x @ linear + x @ q)) + factor * penalty
 
-    kept, done, largest = [torch.stack([x, q])], 0, 0.0
-    while done < max_epochs:
-        largest, done = 0.0, done + 1
+    def epoch(x: Tensor, q: Tensor) -> float:
+        largest = 0.0
         for j, a in enumerate(curvature):
             if not a > 0:
                 continue
@@ -372,21 +374,230 @@ def gram_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, kind: int, 
                 x[j] = new
                 q -= (new - old) * gram[j]
                 largest = max(largest, a * abs(new - old))
+        return largest
+
+    return _epochs(x, q, epoch, objective, tol, max_epochs, accelerate)
+
+
+def gram_group_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, starts: Tensor, curvature: Tensor, kind: int,
+                       weight: Tensor, second: Tensor, factor: float, tol: float, max_epochs: int,
+                       accelerate: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """`gram_descent` group by group: ``1/2 tr(x.G x) - <linear, x> + factor sum_g h_g(||x_g||)``.
+
+    A group takes the step that is exact where its block of G is ``curvature`` times the identity, and that lowers the
+    objective wherever ``curvature`` bounds the eigenvalues of the block. Groups with a curvature of zero stay.
+
+    Parameters
+    ----------
+    gram
+        G in its first k rows and columns.
+    linear, x, q
+        ``(k, tasks)``, q = linear - G x.
+    starts
+        ``(groups + 1,)``: group g is the rows from ``starts[g]`` up to ``starts[g + 1]`` of x.
+    curvature
+        ``(groups,)``.
+    kind, weight, second, factor
+        The penalties h_g of norms, as for `gram_descent`.
+    tol
+        Ends the descent after an epoch that changed no group by more than tol / curvature.
+    max_epochs
+        Most epochs.
+    accelerate
+        Whether to extrapolate.
+
+    Returns
+    -------
+    tuple
+        x, q, and the two numbers: epochs made, largest ``curvature ||change of x_g||`` of the last.
+    """
+    k = len(linear)
+    gram, edges = gram[:k, :k], starts.tolist()
+    groups = list(zip(edges[:-1], edges[1:], curvature.tolist(), weight.tolist(), second.tolist(), strict=True))
+
+    def objective(x: Tensor, q: Tensor) -> float:
+        penalty = sum(penalties.value(kind, float(x[i:j].norm()), w, s) for i, j, _, w, s in groups)
+        return float(-0.5 * ((x * linear).sum() + (x * q).sum())) + factor * penalty
+
+    def epoch(x: Tensor, q: Tensor) -> float:
+        largest = 0.0
+        for i, j, a, w, s in groups:
+            if not a > 0:
+                continue
+            to = x[i:j] + q[i:j] / a
+            norm = float(to.norm())
+            change = to * (penalties.prox(kind, norm, factor / a, w, s) / norm if norm > 0 else 0.0) - x[i:j]
+            x[i:j] += change
+            q -= gram[:, i:j] @ change
+            largest = max(largest, a * float(change.norm()))
+        return largest
+
+    return _epochs(x, q, epoch, objective, tol, max_epochs, accelerate)
+
+
+def _epochs(x: Tensor, q: Tensor, epoch: Callable[[Tensor, Tensor], float],
+            objective: Callable[[Tensor, Tensor], float], tol: float, max_epochs: int,
+            accelerate: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Epochs that change x and q in place and return their largest change, with extrapolation."""
+    x, q = x.clone(), q.clone()
+    kept, done, largest = [torch.stack([x, q])], 0, 0.0
+    while done < max_epochs:
+        largest, done = epoch(x, q), done + 1
         if largest <= tol:
             break
         kept.append(torch.stack([x, q]))
         if not accelerate or len(kept) <= _MEMORY:
             continue
-        moves = torch.stack(kept).diff(dim=0)[:, 0]
+        moves = torch.stack(kept).diff(dim=0)[:, 0].flatten(1)
         products = moves @ moves.mT
         products.diagonal().add_(1e-12 * products.trace())
         c, singular = torch.linalg.solve_ex(products, products.new_ones(_MEMORY))
         if not singular and bool(torch.isfinite(c).all()) and c.sum() != 0:
-            trial = torch.einsum("i,ijk->jk", c / c.sum(), torch.stack(kept[1:]))
+            trial = torch.einsum("i,i...->...", c / c.sum(), torch.stack(kept[1:]))
             if objective(trial[0], trial[1]) < objective(x, q):
                 x, q = trial[0].clone(), trial[1].clone()
         kept = [torch.stack([x, q])]
     return x, q, torch.tensor([done, largest], dtype=torch.float64)
+
+
+def gram_newton(gram: Tensor, linear: Tensor, x: Tensor, kind: int, weight: Tensor, second: Tensor, factor: float,
+                max_steps: int) -> tuple[Tensor, Tensor]:
+    """Newton's method on the support of x for ``1/2 x.G x - linear.x + factor sum_j g_j(x_j)``, g_j quadratic beside 0.
+
+    A step leads towards the minimiser for the present signs. It is taken to the exact minimum along its line or, where
+    that is lower, whole, with zeros where signs would change. A step that changes no sign is the last. Zeros stay; a
+    singular system is damped.
+
+    Parameters
+    ----------
+    gram
+        G in its first k rows and columns.
+    linear, x
+        ``(k,)``.
+    kind, weight, second
+        The penalties g_j, `Penalty.elastic` or `Penalty.positive`.
+    factor
+        Of all penalties.
+    max_steps
+        Most steps.
+
+    Returns
+    -------
+    tuple
+        x, and linear - G x.
+    """
+    k, x = linear.numel(), x.clone()
+    gram, positive = gram[:k, :k], kind == penalties.Penalty.positive
+    for _ in range(max_steps):
+        at = x.nonzero()[:, 0]
+        if not at.numel():
+            break
+        old, w = x[at], factor * weight[at]
+        hessian = gram[at[:, None], at] + torch.diag(factor * second[at])
+        gradient = hessian @ old - linear[at] + w * old.sign()
+        factored, failed = torch.linalg.cholesky_ex(hessian)
+        singular = bool(failed) or bool((factored.diagonal() ** 2 <= _SINGULAR * hessian.diagonal()).any())
+        if singular:
+            factored, failed = torch.linalg.cholesky_ex(hessian + torch.diag(_DAMPING * hessian.diagonal()))
+            if bool(failed):
+                break
+        step = -torch.cholesky_solve(gradient[:, None], factored)[:, 0]
+        slope, curvature = float(gradient @ step), float(step @ hessian @ step)
+        if not slope < 0:
+            break
+        crossing = torch.where(old * step < 0, -old / step, torch.inf)
+        length, change, ends = _along(slope, curvature, crossing, 2 * w * step.abs(), positive)
+        if not math.isfinite(length):
+            break
+        new, whole = old + length * step, not singular and float(crossing.min()) >= 1
+        if ends is not None:
+            new[ends] = 0.0
+        cut = torch.where((old + step) * old > 0, step, -old)
+        lower = float(gradient @ cut + 0.5 * cut @ hessian @ cut)
+        if not whole and lower < change:
+            new = torch.where((old + step) * old > 0, old + step, 0.0)
+        elif not change < 0:
+            break
+        x[at] = new.clamp(min=0) if positive else new
+        if whole:
+            break
+    return x, linear - gram @ x
+
+
+def _along(slope: float, curvature: float, crossing: Tensor, kinks: Tensor,
+           positive: bool) -> tuple[float, float, int | None]:
+    """Where a convex quadratic with kinks is least along t >= 0, by how much it changes, and at whose kink that is."""
+    rising, ends = slope, None
+    for i in crossing.argsort().tolist():
+        if (-rising / curvature if curvature > 0 else math.inf) <= crossing[i]:
+            break
+        rising += float(kinks[i])
+        if positive or rising + curvature * float(crossing[i]) >= 0:
+            ends = i
+            break
+    root = -rising / curvature if curvature > 0 else math.inf
+    t = root if ends is None else float(crossing[ends])
+    passed = torch.where(crossing < t, kinks * (t - crossing), 0.0)
+    return t, t * (slope + 0.5 * t * curvature) + float(passed.sum()), ends
+
+
+def optimality(x: Tensor, q: Tensor, curvature: Tensor, kind: int, weight: Tensor, second: Tensor, factor: float,
+               residual: float, projection: float) -> tuple[Tensor, Tensor, Tensor]:
+    """How far x is from the minimum of ``1/2 ||X x - y||^2 + factor sum_j g_j(x_j)``, given r = y - X x.
+
+    Parameters
+    ----------
+    x, q, curvature
+        ``(p,)``; q = X^T r, curvature the squared norms of the columns.
+    kind, weight, second, factor
+        The penalties, as for `gram_descent`.
+    residual, projection
+        ``r.r`` and ``r.y``.
+
+    Returns
+    -------
+    tuple
+        ``(p,)`` violations ``curvature_j |x_j - what one exact step in coordinate j leads to|``; ``(p,)`` booleans,
+        False for columns that the gap proves to be zero in every solution (Ndiaye, Fercoq, Gramfort, Salmon, 2017, Gap
+        safe screening rules, equation 11); the three numbers: largest violation, value of the penalty, duality gap at
+        the dual point r, shrunk until it is feasible (infinite where the penalty is not quadratic beside 0 or misses
+        a column).
+    """
+    a, w, s = curvature.tolist(), weight.tolist(), second.tolist()
+    moved = [penalties.prox(kind, v + c / b, factor / b, i, j) if b > 0 else v
+             for v, c, b, i, j in zip(x.tolist(), q.tolist(), a, w, s, strict=True)]
+    violation = curvature * (x - torch.tensor(moved, dtype=x.dtype)).abs()
+    worst = float(violation.max()) if x.numel() else 0.0
+    value = factor * sum(penalties.value(kind, v, i, j) for v, i, j in zip(x.tolist(), w, s, strict=True))
+    active = torch.ones_like(x, dtype=torch.bool)
+    bare = (weight == 0) & (second == 0) & (curvature > 0)
+    if kind not in (penalties.Penalty.elastic, penalties.Penalty.positive) or bool(bare.any()):
+        return violation, active, torch.tensor([worst, value, math.inf], dtype=torch.float64)
+    reach = q if kind == penalties.Penalty.positive else q.abs()
+    bound = torch.where((second == 0) & (reach > factor * weight), factor * weight / reach, 1.0)
+    shrink = float(bound.min()) if x.numel() else 1.0
+    excess = torch.relu(shrink * reach - factor * weight).square()
+    conjugate = float(torch.where(second > 0, excess / (2 * factor * second), 0.0).sum())
+    gap = 0.5 * residual + value + conjugate - shrink * projection + 0.5 * shrink * shrink * residual
+    radius = math.sqrt(2 * max(gap, 0.0))
+    active = (x != 0) | ~(shrink * reach + curvature.sqrt() * radius < factor * weight)
+    return violation, active, torch.tensor([worst, value, gap], dtype=torch.float64)
+
+
+def column_products(columns: Tensor, r: Tensor, keep: Tensor | None = None) -> Tensor:
+    """``columns @ r`` in float64, zero for the columns that are not kept.
+
+    Parameters
+    ----------
+    columns
+        ``(p, n)``, a column of the design in every row.
+    r
+        ``(n,)``, float64.
+    keep
+        ``(p,)`` booleans, or None for all.
+    """
+    out = columns.double() @ r
+    return out if keep is None else torch.where(keep, out, 0.0)
 
 
 def gram_ista(linear: Tensor, gram: Tensor, x: Tensor, kind: int, weight: Tensor, second: Tensor, factor: float,

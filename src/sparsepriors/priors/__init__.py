@@ -12,6 +12,7 @@ from sparsepriors.priors.kv import (
     PerTokenOutputAware,
 )
 from sparsepriors.priors.nonconvex import CEL0, L0, MCP, SCAD, LogSum, Lq
+from sparsepriors.priors.partition import Partition
 from sparsepriors.priors.patterns import (
     NM,
     AtLeastNM,
@@ -24,7 +25,7 @@ from sparsepriors.priors.patterns import (
     pack_mask,
     unpack_mask,
 )
-from sparsepriors.priors.penalties import L1, ElasticNet, GroupL2, Huber, SquaredL2, Zero
+from sparsepriors.priors.penalties import L1, ElasticNet, GroupL2, Huber, Logistic, SquaredL2, Zero
 from sparsepriors.priors.sets import Box, Cardinality, L1Ball, L2Ball, LinfBall, NonNegative, Rank, Simplex
 from sparsepriors.priors.spectral import SLOPE, NuclearNorm
 from sparsepriors.priors.tokens import (
@@ -72,12 +73,14 @@ __all__ = [
     "LinfBall",
     "LocalWindow",
     "LogSum",
+    "Logistic",
     "Lq",
     "Magnitude",
     "NonNegative",
     "NuclearNorm",
     "OracleTopK",
     "OutputBlocks",
+    "Partition",
     "Pattern",
     "PerChannelMagnitude",
     "PerChannelOutputAware",

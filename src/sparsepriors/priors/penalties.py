@@ -15,6 +15,8 @@ from sparsepriors import _checks
 from sparsepriors.priors import _shapes
 from sparsepriors.priors.base import Prior
 
+_PROX_STEPS = 60  # of Newton's method or bisection: together they end at rounding
+
 
 @dataclass(frozen=True)
 class Zero(Prior, convex=True, separable=True):
@@ -161,6 +163,40 @@ class Huber(Weighted, convex=True):
 
     def _grad(self, x: Tensor) -> Tensor:
         return _shapes.like(self.weight, x) * x / x.abs().clamp(min=self.delta)
+
+
+@dataclass(frozen=True)
+class Logistic(Weighted, convex=True, accepts_complex=False):
+    """R(x) = sum_i weight_i log(1 + exp(-x_i)), the logistic loss of margins.
+
+    A margin is a prediction times its label of 1 or -1: as the ``loss`` of a solver, with the rows of the operator
+    times the labels and a measurement of zero, it makes logistic regression.
+
+    Source: Cox (1958), The regression analysis of binary sequences.
+    """
+
+    @property
+    def lipschitz(self) -> float:
+        """A quarter of the largest weight."""
+        return _shapes.largest(self.weight) / 4
+
+    def _value(self, x: Tensor) -> Tensor:
+        return self._sum(_shapes.like(self.weight, x) * torch.nn.functional.softplus(-x))
+
+    def _prox(self, x: Tensor, step: float | Tensor) -> Tensor:
+        t = _shapes.tensor_like(self.weight, x) * step
+        low, high, u = x, x + t, x + t / 2
+        for _ in range(_PROX_STEPS):
+            # Newton's method on u - x - t sigmoid(-u), which rises, kept between the signs that are known.
+            p = torch.sigmoid(-u)
+            excess = u - x - t * p
+            low, high = torch.where(excess <= 0, u, low), torch.where(excess >= 0, u, high)
+            u = u - excess / (1 + t * p * (1 - p))
+            u = torch.where((u >= low) & (u <= high), u, (low + high) / 2)
+        return u
+
+    def _grad(self, x: Tensor) -> Tensor:
+        return -_shapes.like(self.weight, x) * torch.sigmoid(-x)
 
 
 @dataclass(frozen=True)

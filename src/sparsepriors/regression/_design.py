@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsepriors.kernels import column_products
 from sparsepriors.operators.dense import Matrix
 
 
@@ -21,12 +22,15 @@ class Design(ABC):
     """``(p,)``: what was taken from the columns, zero without centring."""
 
     @abstractmethod
-    def correlate(self, r: Tensor) -> Tensor:
-        """X^T r: ``(n,)`` to ``(p,)``."""
+    def correlate(self, r: Tensor, keep: Tensor | None = None) -> Tensor:
+        """X^T r: ``(n,)`` to ``(p,)``, or ``(n, tasks)`` to ``(p, tasks)``.
+
+        Where ``keep``, ``(p,)`` booleans, is False it may be anything.
+        """
 
     @abstractmethod
     def image(self, index: Tensor, x: Tensor) -> Tensor:
-        """X x for an x that is zero outside ``index``, there ``x``: ``(n,)``."""
+        """X x for an x that is zero outside ``index``, there ``x``: ``(n,)`` or ``(n, tasks)``."""
 
     @abstractmethod
     def gram(self, a: Tensor, b: Tensor) -> Tensor:
@@ -35,6 +39,18 @@ class Design(ABC):
     @abstractmethod
     def squared_norms(self) -> Tensor:
         """``(p,)``."""
+
+    @abstractmethod
+    def project(self, a: Tensor, r: Tensor) -> Tensor:
+        """X_a^T r for a list of columns."""
+
+    @abstractmethod
+    def weighted_gram(self, a: Tensor, weights: Tensor) -> Tensor:
+        """X_a^T diag(weights) X_a for a list of columns, not centred."""
+
+    @abstractmethod
+    def weighted_norms(self, weights: Tensor) -> Tensor:
+        """The diagonal of X^T diag(weights) X, not centred: ``(p,)``."""
 
 
 class DenseDesign(Design):
@@ -53,17 +69,29 @@ class DenseDesign(Design):
             self._t = self._t * roots.to(matrix.dtype)
         self._t = self._t.contiguous()
 
-    def correlate(self, r: Tensor) -> Tensor:
-        return (self._t @ r.to(self._t.dtype)).double()
+    def correlate(self, r: Tensor, keep: Tensor | None = None) -> Tensor:
+        if r.ndim == 2:
+            return (self._t @ r.to(self._t.dtype)).double()
+        return column_products(self._t, r, keep)
 
     def image(self, index: Tensor, x: Tensor) -> Tensor:
-        return (x.to(self._t.dtype) @ self._t[index]).double()
+        return (self._t[index].mT @ x.to(self._t.dtype)).double()
 
     def gram(self, a: Tensor, b: Tensor) -> Tensor:
         return (self._t[a] @ self._t[b].mT).double()
 
     def squared_norms(self) -> Tensor:
         return torch.linalg.vector_norm(self._t, dim=1).double().square()
+
+    def project(self, a: Tensor, r: Tensor) -> Tensor:
+        return self._t[a].double() @ r
+
+    def weighted_gram(self, a: Tensor, weights: Tensor) -> Tensor:
+        some = self._t[a].double()
+        return (some * weights) @ some.mT
+
+    def weighted_norms(self, weights: Tensor) -> Tensor:
+        return self._t.square().double() @ weights
 
 
 class SparseDesign(Design):
@@ -82,12 +110,12 @@ class SparseDesign(Design):
         self._m = np.asarray(self._t @ d).reshape(-1) / (d @ d) if centre else np.zeros(self.columns)
         self.means = torch.from_numpy(self._m)
 
-    def correlate(self, r: Tensor) -> Tensor:
-        return torch.from_numpy(self._t @ r.numpy() - self._m * (self._d @ r.numpy()))
+    def correlate(self, r: Tensor, keep: Tensor | None = None) -> Tensor:
+        return torch.from_numpy(self._t @ r.numpy() - np.multiply.outer(self._m, self._d @ r.numpy()))
 
     def image(self, index: Tensor, x: Tensor) -> Tensor:
         at, values = index.numpy(), x.numpy()
-        return torch.from_numpy(self._x[:, at] @ values - self._d * (self._m[at] @ values))
+        return torch.from_numpy(self._x[:, at] @ values - np.multiply.outer(self._d, self._m[at] @ values))
 
     def gram(self, a: Tensor, b: Tensor) -> Tensor:
         left, right = a.numpy(), b.numpy()
@@ -97,6 +125,17 @@ class SparseDesign(Design):
     def squared_norms(self) -> Tensor:
         squares = np.asarray(self._x.multiply(self._x).sum(axis=0)).reshape(-1)
         return torch.from_numpy(np.maximum(squares - (self._d @ self._d) * self._m ** 2, 0.0))
+
+    def project(self, a: Tensor, r: Tensor) -> Tensor:
+        at, v = a.numpy(), r.numpy()
+        return torch.from_numpy(self._x[:, at].T @ v - self._m[at] * (self._d @ v))
+
+    def weighted_gram(self, a: Tensor, weights: Tensor) -> Tensor:
+        some = self._x[:, a.numpy()]
+        return torch.from_numpy((some.T @ some.multiply(weights.numpy()[:, None]).tocsc()).toarray())
+
+    def weighted_norms(self, weights: Tensor) -> Tensor:
+        return torch.from_numpy(self._x.multiply(self._x).T @ weights.numpy())
 
 
 def design(A: object, weights: Tensor | None, centre: bool) -> Design:

@@ -12,7 +12,8 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.operators import Matrix
 from sparsepriors.priors import L1, Prior, Scaled
-from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path, separable
+from sparsepriors.regression._forms import separable
+from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path
 from sparsepriors.solvers import Solution, proximal_gradient
 
 try:

@@ -90,7 +90,8 @@ def priors() -> list[PriorCase]:
         *(PriorCase(p, row) for p in (
             pr.L1(0.4), pr.L1(0.4, dims=1), pr.L1(weights, dims=1), pr.L1(0.3, dims=0),
             pr.SquaredL2(0.7, dims=1), pr.SquaredL2(weights), pr.ElasticNet(0.3, 0.5, dims=1),
-            pr.Huber(0.8, 0.3, dims=1), pr.L0(0.2, dims=1), pr.L0(weights), pr.Lq(0.4, 0.5, dims=1),
+            pr.Huber(0.8, 0.3, dims=1), pr.Logistic(0.8, dims=1), pr.Logistic(weights),
+            pr.L0(0.2, dims=1), pr.L0(weights), pr.Lq(0.4, 0.5, dims=1),
             pr.Lq(0.4, 2 / 3, dims=1), pr.MCP(0.5, 2.0, dims=1), pr.MCP(weights, 0.8), pr.SCAD(0.4, 3.7, dims=1),
             pr.SCAD(0.4, 2.2), pr.LogSum(0.5, 0.3, dims=1), pr.LogSum(1.5, 1.0), pr.CEL0(0.4, 0.8, dims=1),
             pr.CEL0(0.4, weights), pr.SLOPE(weights.flip(0), dims=1),
@@ -106,6 +107,8 @@ def priors() -> list[PriorCase]:
         PriorCase(pr.GroupL2(0.6, axis=-1, dims=2), (3, 4)),
         PriorCase(pr.GroupL2(0.6, axis=(-2, -1), dims=3), (2, 2, 3)),
         PriorCase(pr.Groups(pr.L0(0.6, dims=2), axis=-1), (3, 4)),
+        PriorCase(pr.Partition(pr.L1(0.6, dims=1), torch.tensor([0, 2, 1, 0, 2])), (5,)),
+        PriorCase(pr.Partition(pr.L0(0.6, dims=1), torch.tensor([1, 0, 1, 1])), (4,)),
         PriorCase(pr.Groups(pr.Cardinality(2, dims=2), axis=-2), (3, 4)),
         PriorCase(pr.NuclearNorm(0.5), (4, 3)),
         PriorCase(pr.Rank(1), (4, 3)),

@@ -12,6 +12,9 @@ from sparsepriors.testing.kernel import BadCall, KernelCase
 
 _F32, _F64 = torch.float32, torch.float64
 _HALVES = (torch.float16, torch.bfloat16)
+_NUMBERS = {Penalty.elastic: (0.3, 0.1), Penalty.positive: (0.3, 0.0), Penalty.box: (-0.2, 0.4),
+            Penalty.l0: (0.1, 0.0), Penalty.mcp: (0.3, 3.0), Penalty.scad: (0.3, 3.7), Penalty.log_sum: (0.3, 0.5),
+            Penalty.power: (0.3, 0.5)}
 
 
 def cases() -> list[KernelCase]:
@@ -217,11 +220,6 @@ def _scores(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generat
     return scores
 
 
-_NUMBERS = {Penalty.elastic: (0.3, 0.1), Penalty.positive: (0.3, 0.0), Penalty.box: (-0.2, 0.4),
-            Penalty.l0: (0.1, 0.0), Penalty.mcp: (0.3, 3.0), Penalty.scad: (0.3, 3.7), Penalty.log_sum: (0.3, 0.5),
-            Penalty.power: (0.3, 0.5)}
-
-
 def _descent() -> list[KernelCase]:
     """Sizes are (coordinates, penalty, epochs); few epochs, since rounding decides where jumps fall after many."""
     def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
@@ -242,7 +240,100 @@ def _descent() -> list[KernelCase]:
                  BadCall((*good[:2], good[2][:2], *good[3:]), ValueError, r"x must have shape \(3,\), got \(2,\)"),
                  BadCall((*good[:4], 8, *good[5:]), ValueError, "kind must be from 0 to 7"),
                  BadCall((*good[:7], -1.0, *good[8:]), ValueError, "factor must be"),
+                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"}))),
+        _group_descent(), *_newton(), *_optimality(), _column_products()]
+
+
+def _group_descent() -> KernelCase:
+    """Sizes are (rows of groups, tasks, penalty, epochs)."""
+    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        k, tasks, kind, epochs = size
+        X = torch.randn(2 * k + 1, k, dtype=dtype, generator=generator)
+        gram = X.mT @ X / (2 * k + 1)
+        linear, x = (torch.randn(k, tasks, dtype=dtype, generator=generator) for _ in range(2))
+        starts = torch.tensor([0, *(i for i in (1, 1, 4, 9) if i < k), k] if k else [0])
+        groups = len(starts) - 1
+        curvature = torch.full((groups,), 4.0, dtype=dtype)
+        curvature[1:2] = 0
+        weight, second = (torch.full((groups,), v, dtype=dtype) for v in _NUMBERS[Penalty(kind)])
+        return (gram, linear, x, linear - gram @ x, starts, curvature, kind, weight, second, 0.7, 0.0, epochs,
+                epochs > 1)
+
+    sizes = ((0, 1, 0, 1), (1, 1, 0, 3), (7, 2, 4, 3), (17, 1, 0, 7), (17, 3, 0, 6), (12, 1, 3, 6))
+    good = draw((3, 2, 0, 2), _F64, torch.Generator().manual_seed(0))
+    return KernelCase(
+        kernels.gram_group_descent, reference.gram_group_descent, draw, sizes, dtypes=(_F64,), rounding=1e5,
+        bodies=_bodies(),
+        refused=(BadCall((good[0].float(), *good[1:]), TypeError, "gram must be a float64 tensor, got torch.float32"),
+                 BadCall((good[0], good[1][:2], *good[2:]), ValueError, r"x must be \(k, tasks\) like linear"),
+                 BadCall((good[0], good[1].float(), *good[2:]), TypeError, "linear must be a float64 tensor"),
+                 BadCall((*good[:4], good[4].int(), *good[5:]), TypeError, "starts must be an int64 tensor"),
+                 BadCall((*good[:4], good[4].flip(0), *good[5:]), ValueError, "starts must rise from 0 to 3"),
+                 BadCall((*good[:6], 8, *good[7:]), ValueError, "kind must be from 0 to 7"),
+                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))
+
+
+def _newton() -> list[KernelCase]:
+    """Sizes are (coordinates, rows behind the Gram matrix, penalty, steps)."""
+    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        k, n, kind, steps = size
+        X = torch.randn(n, k, dtype=dtype, generator=generator)
+        linear, x = (torch.randn(k, dtype=dtype, generator=generator) for _ in range(2))
+        x[::5] = 0
+        weight, second = torch.full((k,), 0.2, dtype=dtype), torch.full((k,), 0.01, dtype=dtype)
+        x = x.abs() if kind == Penalty.positive else x
+        return X.mT @ X / n, linear, x, kind, weight, second, 0.7, steps
+
+    sizes = ((0, 1, 0, 1), (1, 4, 0, 2), *((k, 3 * k, kind, steps) for k, steps in ((3, 1), (18, 3), (45, 8))
+                                           for kind in (Penalty.elastic, Penalty.positive)))
+    good = draw((3, 6, 0, 2), _F64, torch.Generator().manual_seed(0))
+    return [KernelCase(
+        kernels.gram_newton, reference.gram_newton, draw, sizes, dtypes=(_F64,), rounding=1e5, bodies=_bodies(),
+        refused=(BadCall((good[0].float(), *good[1:]), TypeError, "gram must be a float64 tensor, got torch.float32"),
+                 BadCall((good[0][:2], *good[1:]), ValueError, "gram must be square with at least 3 rows"),
+                 BadCall((*good[:2], good[2][:2], *good[3:]), ValueError, r"x must have shape \(3,\), got \(2,\)"),
+                 BadCall((*good[:3], 2, *good[4:]), ValueError, "kind must be from 0 to 1"),
+                 BadCall((*good[:7], 0), ValueError, "max_steps must be"),
                  BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
+
+
+def _optimality() -> list[KernelCase]:
+    """Sizes are (coordinates, penalty)."""
+    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        p, kind = size
+        x, q = (torch.randn(p, dtype=dtype, generator=generator) for _ in range(2))
+        curvature = torch.rand(p, dtype=dtype, generator=generator)
+        x[::2], curvature[::7] = 0, 0
+        weight, second = (torch.full((p,), v, dtype=dtype) for v in _NUMBERS[Penalty(kind)])
+        return x, q, curvature, kind, weight, second, 0.7, 1.5, 0.9
+
+    good = draw((3, 0), _F64, torch.Generator().manual_seed(0))
+    return [KernelCase(
+        kernels.optimality, reference.optimality, draw,
+        sizes=((0, 0), *((p, int(kind)) for p in (1, 29) for kind in _NUMBERS)),
+        dtypes=(_F64,), rounding=1e3, bodies=_bodies(),
+        refused=(BadCall((good[0].float(), *good[1:]), TypeError, "x must be a float64 tensor, got torch.float32"),
+                 BadCall((good[0], good[1][:2], *good[2:]), ValueError, r"q must have shape \(3,\), got \(2,\)"),
+                 BadCall((*good[:3], 8, *good[4:]), ValueError, "kind must be from 0 to 7"),
+                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
+
+
+def _column_products() -> KernelCase:
+    """Sizes are (columns, rows); a piece of work is 131072 entries."""
+    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        p, n = size
+        return (torch.randn(p, n, generator=generator).to(dtype), torch.randn(n, dtype=_F64, generator=generator),
+                torch.rand(p, generator=generator) < 0.7)
+
+    columns, r, keep = draw((3, 5), _F64, torch.Generator().manual_seed(0))
+    return KernelCase(
+        kernels.column_products, reference.column_products, draw, ((0, 3), (2, 0), (1, 1), (7, 33), (300, 1000)),
+        dtypes=(_F32, _F64), rounding=1e3, bodies=_bodies(),
+        refused=(BadCall((columns.half(), r), TypeError, "columns must be float32 or float64, got torch.float16"),
+                 BadCall((columns, r.float()), TypeError, "r must be a float64 tensor"),
+                 BadCall((columns, r[:3]), ValueError, r"r \(n,\), got \(3, 5\) and \(3,\)"),
+                 BadCall((columns, r, keep[:2]), ValueError, "keep must hold 3 booleans"),
+                 BadCall((columns, r), ValueError, "instruction_set must be", {"instruction_set": "avx9"})))
 
 
 def _ista() -> list[KernelCase]:

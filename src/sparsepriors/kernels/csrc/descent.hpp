@@ -11,6 +11,7 @@
 namespace {
 
 using sparsepriors::Descent;
+using sparsepriors::GroupDescent;
 using sparsepriors::Penalty;
 
 constexpr int kMemory = sparsepriors::kDescentMemory;
@@ -110,15 +111,20 @@ inline double penalty(int kind, double v, double w, double s) {
     }
 }
 
-double objective(const Descent& d, const double* x, const double* q) {
-    double sum = -0.5 * (inner(x, d.linear, d.size) + inner(x, q, d.size)), penalties = 0;
+// The smooth part from x and q = linear - gram x.
+inline double quadratic(const double* linear, size_t size, const double* x, const double* q) {
+    return -0.5 * (inner(x, linear, size) + inner(x, q, size));
+}
+
+inline double objective(const Descent& d, const double* x, const double* q) {
+    double penalties = 0;
     for (size_t j = 0; j < d.size; ++j)
         penalties += penalty(d.penalty.kind, x[j], d.penalty.weight[j], d.penalty.second[j]);
-    return sum + d.penalty.factor * penalties;
+    return quadratic(d.linear, d.size, x, q) + d.penalty.factor * penalties;
 }
 
 // One epoch; returns the largest change of the gradient's own coordinate, G_jj |change of x_j|.
-double epoch(const Descent& d, double* x, double* q) {
+inline double epoch(const Descent& d, double* x, double* q) {
     double largest = 0;
     for (size_t j = 0; j < d.size; ++j) {
         const double curvature = d.gram[j * d.stride + j];
@@ -162,9 +168,60 @@ inline bool combination(double (&u)[kMemory][kMemory], double* c) {
     return true;
 }
 
-// history: (kMemory + 1) pairs of x and q, the oldest first, then one pair for the trial point.
-size_t descend(const Descent& d, double* x, double* q, double tol, size_t max_epochs, double* history, double* change) {
-    const size_t k = d.size;
+// Euclidean norm of the entries of group g, which lie together.
+inline double group_norm(const GroupDescent& d, size_t g, const double* x) {
+    const size_t first = d.starts[g] * d.tasks;
+    return std::sqrt(inner(x + first, x + first, d.starts[g + 1] * d.tasks - first));
+}
+
+inline double objective(const GroupDescent& d, const double* x, const double* q) {
+    double penalties = 0;
+    for (size_t g = 0; g < d.groups; ++g)
+        penalties += penalty(d.penalty.kind, group_norm(d, g, x), d.penalty.weight[g], d.penalty.second[g]);
+    return quadratic(d.linear, d.size * d.tasks, x, q) + d.penalty.factor * penalties;
+}
+
+// One step of every group, majorised by its curvature; returns the largest curvature |change of x_g|.
+inline double epoch(const GroupDescent& d, double* x, double* q) {
+    double largest = 0;
+    const size_t tasks = d.tasks;
+    for (size_t g = 0; g < d.groups; ++g) {
+        const double curvature = d.curvature[g];
+        if (!(curvature > 0)) continue;
+        const size_t first = d.starts[g], last = d.starts[g + 1], entries = (last - first) * tasks;
+        const double step = 1 / curvature;
+        double *at = x + first * tasks, *move = d.moves;
+        for (size_t i = 0; i < entries; ++i) move[i] = at[i] + step * q[first * tasks + i];
+        const double norm = std::sqrt(inner(move, move, entries));
+        const double to = norm > 0 ? shrink(d.penalty.kind, norm, step * d.penalty.factor, d.penalty.weight[g],
+                                            d.penalty.second[g]) : 0;
+        const double ratio = norm > 0 ? to / norm : 0;
+        for (size_t i = 0; i < entries; ++i) {
+            const double next = ratio * move[i];
+            move[i] = next - at[i];
+            at[i] = next;
+        }
+        const double change = std::sqrt(inner(move, move, entries));
+        if (change == 0) continue;
+        largest = std::max(largest, change * curvature);
+        for (size_t j = first; j < last; ++j, move += tasks) {
+            const double* row = d.gram + j * d.stride;
+            if (tasks == 1) {
+                add_multiple(q, -move[0], row, d.size);
+                continue;
+            }
+            for (size_t i = 0; i < d.size; ++i)
+                for (size_t t = 0; t < tasks; ++t) q[i * tasks + t] -= row[i] * move[t];
+        }
+    }
+    return largest;
+}
+
+// history: (kMemory + 1) pairs of x and q, the oldest first, then one pair for the trial point. Problem is Descent or
+// GroupDescent.
+template <class Problem>
+size_t descend(const Problem& d, double* x, double* q, double tol, size_t max_epochs, double* history, double* change) {
+    const size_t k = d.unknowns();
     auto kept = [&](int i) { return history + static_cast<size_t>(i) * 2 * k; };
     auto keep = [&](int i) {
         std::memcpy(kept(i), x, k * sizeof(double));

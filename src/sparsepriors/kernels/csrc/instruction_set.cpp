@@ -2,10 +2,12 @@
 #include "bitmap.hpp"
 #include "bitmap_pack.hpp"
 #include "born.hpp"
+#include "columns.hpp"
 #include "descent.hpp"
 #include "ista.hpp"
 #include "kernels.hpp"
 #include "masks.hpp"
+#include "newton.hpp"
 #include "nm_dot.hpp"
 #include "nm_linear.hpp"
 #include "softmax.hpp"
@@ -37,7 +39,7 @@ const InstructionSet SPARSEPRIORS_ISA = {
     nm::nm_linear<float>,
     nm::nm_linear<uint16_t>,
     nm::nm_dot,
-    {descend},
+    {descend<Descent>, descend<GroupDescent>, newton, optimality, column_products<float>, column_products<double>},
     {ista<float>},
     {ista<double>},
 };

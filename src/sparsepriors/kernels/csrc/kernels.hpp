@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace sparsepriors {
 
@@ -224,13 +225,60 @@ struct Descent {
     const double* linear;
     Penalty penalty;
     bool accelerate;
-    size_t scratch() const { return accelerate ? 2 * size * (kDescentMemory + 2) : 0; }
+    size_t unknowns() const { return size; }
+    size_t scratch() const { return accelerate ? 2 * unknowns() * (kDescentMemory + 2) : 0; }
+};
+
+// The same for unknowns x [size][tasks], gram acting on each task, with penalties of the norms of groups: group g is
+// the rows [starts[g], starts[g + 1]) of x. curvature[g] bounds the eigenvalues of the group's block of gram.
+struct GroupDescent {
+    const double* gram;
+    size_t size, stride, tasks;
+    const double* linear;  // [size][tasks]
+    size_t groups;
+    const int64_t* starts;
+    const double* curvature;
+    Penalty penalty;
+    bool accelerate;
+    double* moves;  // room for the largest group
+    size_t unknowns() const { return size * tasks; }
+    size_t scratch() const { return accelerate ? 2 * unknowns() * (kDescentMemory + 2) : 0; }
+};
+
+// Room of Newton's method for a support of at most `room` coordinates, a multiple of 4.
+struct NewtonScratch {
+    size_t room, stride;
+    double *hessian, *factor;  // [room][stride]
+    double* vectors;           // [3][room]
+    size_t* support;
+    std::pair<double, size_t>* kinks;
+};
+
+// Of a point: the largest violation, the value of the penalty, the duality gap (infinite where none is known).
+struct Optimality {
+    double violation, value, gap;
 };
 
 struct DescentKernels {
     // Epochs from x and q = linear - gram x, both overwritten, until an epoch changes the gradient by at most tol;
     // returns how many, and the last such change.
     size_t (*run)(const Descent&, double* x, double* q, double tol, size_t max_epochs, double* scratch, double* change);
+    size_t (*run_groups)(const GroupDescent&, double* x, double* q, double tol, size_t max_epochs, double* scratch,
+                         double* change);
+    // Steps on the support of x, for an elastic or positive penalty: towards the minimiser for the present signs, to
+    // the exact minimum along that line or to the whole step with zeros where signs would change, whichever is lower.
+    // Ends when a whole step changes no sign; q becomes linear - gram x.
+    void (*newton)(const Descent&, size_t max_steps, double* x, double* q, const NewtonScratch&);
+    // violation[j] = curvature[j] |x_j - what one exact step in coordinate j leads to|, q being X^T r, residual |r|^2
+    // and projection r.y; where there is a gap, active[j] is false for columns that it proves to be zero in every
+    // solution.
+    Optimality (*optimality)(const Penalty&, size_t size, const double* x, const double* q, const double* curvature,
+                             double residual, double projection, double* violation, bool* active);
+    // out[j] = rows[j].r for j in [first, last), n entries each; 0 where keep is false (null: all are kept).
+    void (*products32)(const float* rows, size_t n, size_t first, size_t last, const double* r, const bool* keep,
+                       double* out);
+    void (*products64)(const double* rows, size_t n, size_t first, size_t last, const double* r, const bool* keep,
+                       double* out);
 };
 
 // Sparse codes on a Gram matrix by proximal gradient, all with the same penalties.

@@ -1,0 +1,158 @@
+"""Working sets of groups: coordinate descent whose coordinates are groups of columns, rows of a coefficient matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsepriors.kernels import gram_group_descent
+from sparsepriors.priors import L1, GroupL2, Groups, Partition, Prior, Scaled
+from sparsepriors.regression._design import Design
+from sparsepriors.regression._forms import Separable, separable
+from sparsepriors.regression._problem import Judgement, Problem, rows_of
+from sparsepriors.regression._working_set import WorkingSet, choose
+
+_EPOCHS = 10         # of one call of the kernel
+_CALLS = 500         # of the kernel, in one round
+
+
+def grouped(prior: Prior) -> bool:
+    """Whether the prior is one of norms of groups."""
+    return grouped(prior.prior) if isinstance(prior, Scaled) else isinstance(prior, Partition | Groups | GroupL2)
+
+
+def group_form(prior: Prior, shape: tuple[int, ...]) -> tuple[Tensor, Separable]:
+    """For coefficients of this shape the label of every row's group, and the penalty of their norms.
+
+    Raises
+    ------
+    TypeError
+        If the prior is not one of norms of groups, or the norms' has no form in the kernels.
+    """
+    match prior:
+        case Scaled():
+            labels, inner = group_form(prior.prior, shape)
+            return labels, Separable(inner.kind, inner.weight, inner.second, inner.factor * prior.factor)
+        case Partition() if len(shape) == 1:
+            return prior.labels, separable(prior.prior, len(prior.sizes))
+        case GroupL2() | Groups() if len(shape) == 2 and prior.axis in (-1, 1, (-1,), (1,)):
+            inner = L1(prior.weight) if isinstance(prior, GroupL2) else prior.prior
+            return torch.arange(shape[0]), separable(inner, shape[0])
+    raise TypeError("coordinate_descent takes a Partition of the entries of a coefficient vector, and the rows, "
+                    f"axis=-1, of a coefficient matrix as groups, got {type(prior).__name__} for coefficients of shape "
+                    f"{shape}")
+
+
+class GroupProblem(Problem):
+    """A response of one column with a `Partition`, or of several with the rows of their coefficients as groups.
+
+    Parameters
+    ----------
+    prior
+        Only its groups count here.
+    """
+
+    def __init__(self, A: object, y: Tensor, weights: Tensor | None, intercept: bool, prior: Prior) -> None:
+        self._load(A, y, weights, intercept)
+        prior._check(torch.zeros(self.shape, dtype=torch.float64))
+        self.labels, penalty = group_form(prior, self.shape)
+        self.units = penalty.weight.numel()
+        self.set = GroupSet(self.design, self.labels, self.units)
+        self.curvature = self.set.curvature()
+        self._must_be_finite()
+        self.scale = float(self.norms(self.correlation).max()) if self.units else 0.0
+
+    def norms(self, x: Tensor) -> Tensor:
+        """Of the groups: ``(p,)`` or ``(p, tasks)`` to ``(groups,)``."""
+        rows = rows_of(x).square().sum(dim=1)
+        return rows.new_zeros(self.units).index_add(0, self.labels, rows).sqrt()
+
+    def form(self, prior: Prior) -> Separable:
+        return group_form(prior, self.shape)[1]
+
+    def step(self, prior: Prior, x: Tensor, correlation: Tensor) -> Tensor:
+        return self._step(self.form(prior), x, correlation)
+
+    def _step(self, penalty: Separable, x: Tensor, correlation: Tensor) -> Tensor:
+        some = self.curvature > 0
+        lengths = torch.where(some, self.curvature, 1.0)
+        spread = (-1,) + (1,) * (x.ndim - 1)
+        to = x + correlation / lengths[self.labels].reshape(spread)
+        norm = self.norms(to)
+        # From zero the violation of a group is its curvature times what the step leads to: its shrunken norm.
+        shrunk = penalty.optimality(torch.zeros_like(norm), norm * lengths, lengths, 0.0, 0.0)[0] / lengths
+        ratio = torch.where(norm > 0, shrunk / torch.where(norm > 0, norm, 1.0), 0.0)
+        return torch.where(some[self.labels].reshape(spread), to * ratio[self.labels].reshape(spread), x)
+
+    def judge(self, penalty: Separable, x: Tensor, keep: Tensor | None) -> Judgement:
+        r = self.residual(x)
+        correlation = self.design.correlate(r, None if keep is None else keep[self.labels])
+        violation = self.curvature * self.norms(x - self._step(penalty, x, correlation))
+        # Norms stand for the coefficients, in the gap as in the rule that screens.
+        _, active, numbers = penalty.optimality(self.norms(x), self.norms(correlation), self.curvature,
+                                                *self.products(r))
+        return self.judged(r, correlation, violation, active, numbers[1], numbers[2], keep)
+
+
+class GroupSet:
+    """Groups that are descended on: a `WorkingSet` of their columns, group by group."""
+
+    def __init__(self, design: Design, labels: Tensor, groups: int) -> None:
+        self._columns = WorkingSet(design)
+        self._design = design
+        self._labels = labels
+        self._members = torch.split(labels.argsort(stable=True), labels.bincount(minlength=groups).tolist())
+        self._groups = torch.zeros(0, dtype=torch.long)
+        self._starts = [0]
+        self._curvature = torch.zeros(groups, dtype=torch.float64)
+        self.inside = torch.zeros(groups, dtype=torch.bool)
+
+    @property
+    def size(self) -> int:
+        """How many columns."""
+        return self._columns.size
+
+    def curvature(self) -> Tensor:
+        """The largest eigenvalue of each group's block of the Gram matrix: ``(groups,)``."""
+        norms = self._design.squared_norms()
+        self._curvature = norms.new_tensor([
+            float(norms[m[0]]) if len(m) == 1 else float(torch.linalg.matrix_norm(self._design.gram(m, m), 2))
+            for m in self._members])
+        return self._curvature
+
+    def start(self, x: Tensor) -> int:
+        """Take in the groups that are not zero; how many they are."""
+        some = torch.zeros_like(self.inside)
+        some[self._labels[rows_of(x).any(dim=1)]] = True
+        self.add(some.nonzero()[:, 0])
+        return int(some.count_nonzero())
+
+    def grow(self, violation: Tensor, most: int) -> bool:
+        """Take in the groups outside that violate optimality most; whether there was any."""
+        new = choose(violation, self.inside, most)
+        self.add(new)
+        return new.numel() > 0
+
+    def add(self, groups: Tensor) -> None:
+        """Take these groups in; those inside stay where they are."""
+        new = groups[~self.inside[groups]].tolist()
+        if not new:
+            return
+        for g in new:
+            self._starts.append(self._starts[-1] + len(self._members[g]))
+        self._columns.add(torch.cat([self._members[g] for g in new]))
+        self._groups = torch.cat([self._groups, torch.tensor(new)])
+        self.inside[new] = True
+
+    def descend(self, penalty: Separable, x: Tensor, correlation: Tensor, tol: float) -> Tensor:
+        """Minimise over these groups until none violates optimality by more than ``tol``."""
+        index, gram, inner = self._columns.index, self._columns.gram, penalty.of(self._groups)
+        u, q = (rows_of(v)[index] for v in (x, correlation))
+        linear = q + gram[:len(index), :len(index)] @ u
+        starts = torch.tensor(self._starts)
+        for _ in range(_CALLS):
+            u, q, last = gram_group_descent(gram, linear, u, q, starts, self._curvature[self._groups], inner.kind,
+                                            inner.weight, inner.second, inner.factor, tol, _EPOCHS, True)
+            if float(last[1]) <= tol:
+                break
+        return x.index_copy(0, index, u.reshape(len(index), *x.shape[1:]))
