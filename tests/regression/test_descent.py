@@ -1,11 +1,12 @@
 import math
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet as ReferenceElasticNet
 from sklearn.linear_model import Lasso
@@ -18,6 +19,7 @@ from sparsepriors.priors import (
     L1,
     MCP,
     SCAD,
+    SLOPE,
     TV,
     Box,
     ElasticNet,
@@ -27,12 +29,27 @@ from sparsepriors.priors import (
     Lq,
     NonNegative,
     Partition,
+    Prior,
     SquaredL2,
+    Translated,
     Zero,
 )
 from sparsepriors.regression import coordinate_descent, largest_factor, regularization_path
-from sparsepriors.regression._forms import separable
+from sparsepriors.regression.forms import separable
 from sparsepriors.solvers import duality_gap
+
+
+@dataclass(frozen=True)
+class Distance(Prior, convex=True, separable=True):
+    """Half a squared distance from [-1, 1] in every coordinate: a prior that the kernels do not know."""
+
+    def _value(self, x):
+        return self._sum(torch.relu(x.abs() - 1).square() / 2)
+
+    def _prox(self, x, step):
+        inside = x.clamp(-1, 1)
+        return inside + (x - inside) / (1 + step)
+
 
 PRIORS = {
     "L1": L1(0.7), "ElasticNet": ElasticNet(0.5, ridge=0.3), "SquaredL2": SquaredL2(0.4), "Zero": Zero(),
@@ -66,6 +83,23 @@ def test_the_kernel_s_penalty_is_the_prior(name, v, step):
     assume(math.isfinite(float(prior.value(x))))
     assert form.factor * penalties.value(form.kind, v, float(form.weight), float(form.second)) == pytest.approx(
         float(prior.value(x)), rel=1e-12, abs=1e-12)
+
+
+OWN = {"distance": Distance() * 3.0, "Huber": Huber(0.6, delta=0.3), "L1 by its prox": Translated(L1(0.4), 0.0)}
+
+
+@pytest.mark.parametrize("name", OWN)
+@settings(max_examples=5)
+@given(n=st.integers(1, 30), p=st.integers(1, 40), seed=st.integers(0, 999))
+def test_a_prior_of_ones_own_is_solved_through_its_prox(name, n, p, seed):
+    X, y = problem(n, p, seed)
+    found = coordinate_descent(X, y, OWN[name], tol=1e-8, max_iter=100)
+    assert found.converged
+    if name == "L1 by its prox":
+        want = coordinate_descent(X, y, L1(0.4), tol=1e-12)
+        assert found.trace["objective"][-1] == pytest.approx(want.trace["objective"][-1], rel=1e-6)
+    with pytest.raises(TypeError, match="no form for Translated"):
+        coordinate_descent(X, y, Translated(MCP(), 0.0))
 
 
 @pytest.mark.parametrize("name", PRIORS)
@@ -218,7 +252,7 @@ def test_a_callback_sees_every_round_and_can_stop():
     ({"y": torch.ones(4, dtype=torch.float64)}, ValueError, "for each of the 5 rows of A, got 4"),
     ({"y": torch.full((5,), math.nan, dtype=torch.float64)}, ValueError, "y"),
     ({"prior": GroupL2(0.1, axis=-1)}, TypeError, "a Partition of the entries"),
-    ({"prior": Huber()}, TypeError, "no form for Huber"),
+    ({"prior": SLOPE(torch.ones(4))}, TypeError, "no form for SLOPE"),
     ({"prior": 3}, TypeError, "prior must be a Prior, got int"),
     ({"loss": TV()}, TypeError, "loss must be SquaredL2, Huber or Logistic"),
     ({"loss": Huber(), "prior": Partition(L1(), torch.zeros(4, dtype=torch.int64))}, TypeError, "loss must be None"),

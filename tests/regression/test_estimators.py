@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sparsepriors.regression
-from sparsepriors.priors import L1, MCP, SLOPE, ElasticNet
+from sparsepriors.priors import L1, MCP, SLOPE, ElasticNet, Huber, Partition
 from sparsepriors.regression import SparseRegressor, SparseRegressorCV
 
 
@@ -72,15 +72,44 @@ def test_any_prior_makes_an_estimator(data):
         SparseRegressor(SLOPE(falling(120)), alpha=0.05).fit(scipy.sparse.csr_matrix(X), y)
 
 
+@pytest.mark.parametrize("prior", [L1(), SLOPE(falling(120))])
+def test_a_path_holds_the_fits_of_its_strengths(data, prior):
+    X, y = data
+    model = SparseRegressor(prior, tol=1e-9, max_iter=300)
+    alphas, coefs, certificates = model.path(X, y, n_alphas=4, eps=0.1)
+    assert not hasattr(model, "coef_")
+    assert not coefs[:, 0].any()
+    assert coefs.shape == (120, 4)
+    assert (certificates <= 1e-9).all()
+    for a, w in zip(alphas, coefs.T, strict=True):
+        alone = SparseRegressor(prior, alpha=a, tol=1e-9, max_iter=300).fit(X, y)
+        np.testing.assert_allclose(alone.coef_, w, atol=1e-5)
+    given = model.path(X, y, alphas=[0.1, 0.4])[0]
+    assert given.tolist() == [0.4, 0.1]
+
+
+def test_robust_and_grouped_fits(data):
+    X, y = data[0], data[1].copy()
+    y[::10] += 40   # gross errors
+    robust = SparseRegressor(alpha=0.15, loss=Huber(delta=0.5)).fit(X, y)
+    assert set(np.argsort(-np.abs(robust.coef_))[:4]) == {0, 1, 2, 3}
+    assert abs(robust.intercept_ - 5) < 1
+    assert 0 <= robust.dual_gap_ < 1e-4
+    grouped = SparseRegressor(Partition(L1(), torch.arange(120) // 4), alpha=0.5).fit(*data)
+    assert set(grouped.coef_.nonzero()[0]) == {0, 1, 2, 3}
+    assert SparseRegressor(MCP(), alpha=0.3).fit(*data).dual_gap_ == np.inf
+    with pytest.raises(TypeError, match="loss must be None"):
+        SparseRegressor(SLOPE(falling(120)), loss=Huber()).fit(X, y)
+    with pytest.raises(TypeError, match="separable priors and a Partition, got SLOPE"):
+        SparseRegressorCV(SLOPE(falling(120))).fit(X, y)
+
+
 def test_proximal_gradient_and_coordinate_descent_agree(data, monkeypatch):
     X, y = data
     s = np.random.default_rng(2).random(len(y))
     want = SparseRegressor(ElasticNet(1.0, ridge=0.5), alpha=0.2, tol=1e-12).fit(X, y, s)
 
-    def refuse(prior, columns):
-        raise TypeError("no form")
-
-    monkeypatch.setattr("sparsepriors.regression.estimators.separable", refuse)
+    monkeypatch.setattr("sparsepriors.regression.estimators.by_columns", lambda prior, columns: False)
     got = SparseRegressor(ElasticNet(1.0, ridge=0.5), alpha=0.2, tol=1e-9).fit(X, y, s)
     np.testing.assert_allclose(got.coef_, want.coef_, atol=1e-5)
     assert got.intercept_ == pytest.approx(want.intercept_, abs=1e-6)
@@ -129,7 +158,7 @@ def test_an_unconverged_fit_warns(data):
     (SparseRegressorCV, {"alphas": [0.1, -1]}, ValueError, "alphas must be positive"),
     (SparseRegressorCV, {"eps": 2}, ValueError, "eps must lie strictly between 0 and 1"),
     (SparseRegressorCV, {"n_alphas": 0}, ValueError, "n_alphas"),
-    (SparseRegressorCV, {"prior": SLOPE(falling(120))}, TypeError, "no form for SLOPE"),
+    (SparseRegressorCV, {"prior": SLOPE(falling(120))}, TypeError, "got SLOPE"),
 ])
 def test_bad_parameters_are_named(data, kind, parameters, error, message):
     with pytest.raises(error, match=message):

@@ -68,10 +68,10 @@ def test_a_penalty_of_norms_that_is_not_convex_ends_at_a_fixed_point(seed):
 def test_weights_are_repeated_rows_and_groups_of_one_are_the_lasso():
     X, Y = problem(20, 30, 3, tasks=2)
     counts = torch.arange(20).double() % 3
-    repeated = [v.repeat_interleave(counts.long(), 0) for v in (X, Y)]
+    more, again = (v.repeat_interleave(counts.long(), 0) for v in (X, Y))
     prior = GroupL2(2.0, axis=-1)
     a = coordinate_descent(X, Y, prior, weights=counts, intercept=True, tol=1e-12)
-    b = coordinate_descent(*repeated, prior, intercept=True, tol=1e-12)
+    b = coordinate_descent(more, again, prior, intercept=True, tol=1e-12)
     torch.testing.assert_close(a.x, b.x, atol=1e-5, rtol=0)
     alone = coordinate_descent(X, Y[:, 0], Partition(L1(1.5), torch.arange(30)), tol=1e-12)
     torch.testing.assert_close(alone.x, coordinate_descent(X, Y[:, 0], L1(1.5), tol=1e-12).x, atol=1e-6, rtol=0)

@@ -14,7 +14,7 @@ from sparsepriors.kernels import gram_ista
 from sparsepriors.kernels.dispatch import native_for
 from sparsepriors.priors import CEL0, L1, Prior
 from sparsepriors.priors.penalties import Weighted
-from sparsepriors.regression.descent import separable
+from sparsepriors.regression.forms import separable
 
 _FLOOR = 1e-2        # added to the length of a code where its relative change is judged
 _NORM_ERROR = 1e-3   # by which CEL0's norms may differ from those of the atoms

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsepriors.regression.audits import Audit, audit
 from sparsepriors.regression.best_subset import best_subset, best_subset_path
-from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path
+from sparsepriors.regression.descent import coordinate_descent, largest_factor, logistic_regression, regularization_path
 from sparsepriors.regression.kron_greedy import kron_least_squares, kron_omp
 from sparsepriors.regression.kron_sbl import kron_sbl, kron_sbl_cost
 from sparsepriors.regression.mechanisms import GaussianMechanism, L2BallRandomiser, PrivacyReport
@@ -26,6 +26,7 @@ from sparsepriors.regression.sparse_bayes import sparse_bayes, sparse_bayes_cost
 
 if TYPE_CHECKING:
     from sparsepriors.regression.bayes_estimator import SparseBayesRegressor
+    from sparsepriors.regression.classifier import SparseClassifier
     from sparsepriors.regression.elementary import SoftOLS
     from sparsepriors.regression.estimators import SparseRegressor, SparseRegressorCV
     from sparsepriors.regression.greedy import BestSubset, OrthogonalMatchingPursuit
@@ -51,6 +52,7 @@ __all__ = [
     "PrivacyReport",
     "SoftOLS",
     "SparseBayesRegressor",
+    "SparseClassifier",
     "SparseRegressor",
     "SparseRegressorCV",
     "ThresholdingServer",
@@ -66,13 +68,14 @@ __all__ = [
     "kron_sbl",
     "kron_sbl_cost",
     "largest_factor",
+    "logistic_regression",
     "regularization_path",
     "spanner_coefficients",
     "sparse_bayes",
     "sparse_bayes_cost",
 ]
 
-_ESTIMATORS = {"SparseRegressor": "estimators", "SparseRegressorCV": "estimators",
+_ESTIMATORS = {"SparseRegressor": "estimators", "SparseRegressorCV": "estimators", "SparseClassifier": "classifier",
                "SparseBayesRegressor": "bayes_estimator", "SoftOLS": "elementary", "LDPIHT": "private",
                "NonInteractiveLDP": "private", "NotPositiveDefinite": "private", "BestSubset": "greedy",
                "OrthogonalMatchingPursuit": "greedy", "PreconditionedLasso": "preconditioned"}

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from sparsepriors.regression._forms import Separable
 from sparsepriors.regression._losses import Loss
 from sparsepriors.regression._problem import Judgement, Problem
-from sparsepriors.regression._working_set import Model, choose
+from sparsepriors.regression._working_set import choose
+from sparsepriors.regression.forms import Form
 
 _MODELS = 20         # quadratics in one round
 _SHIFTS = 100        # steps of the intercept, for one point
@@ -67,21 +67,21 @@ class CurvedProblem(Problem):
         support = x.nonzero()[:, 0]
         return self._centred(self.design.image(support, x[support]))
 
-    def judge(self, penalty: Separable, x: Tensor, keep: Tensor | None) -> Judgement:
+    def judge(self, penalty: Form, x: Tensor, keep: Tensor | None) -> Judgement:
         v = self.residual(x)
         slope = self.loss.slope(v)
         correlation = self.design.correlate(-self.weights * slope)
         violation, active, (worst, value, bounded) = penalty.optimality(x, correlation, self.curvature, 0.0, 0.0)
         objective = float(self.weights @ self.loss.value(v)) + value
         if math.isinf(bounded):
-            return Judgement(worst / max(self.scale, 1e-300), objective, correlation, violation, active)
+            return Judgement(worst / max(self.scale, 1e-300), objective, correlation, violation, active, math.inf)
         # The dual point is the slope, shrunk until it is feasible: a slope that the loss has stays one.
         shrink = penalty.shrink(correlation)
         slope = shrink * slope
         dual = float(self.weights @ (self.loss.conjugate(slope) + slope * self.y))
         conjugate = penalty.optimality(x, shrink * correlation, self.curvature, 0.0, 0.0)[2][2] - value
         gap = objective + dual + conjugate
-        return Judgement(gap / max(self.worth, 1e-300), objective, correlation, violation, torch.ones_like(active))
+        return Judgement(gap / max(self.worth, 1e-300), objective, correlation, violation, torch.ones_like(active), gap)
 
     def ended(self, x: Tensor) -> Tensor:
         self.residual(x)
@@ -119,7 +119,7 @@ class _Columns:
         self._index = torch.cat([self._index, new])
         self.inside[new] = True
 
-    def descend(self, penalty: Separable, x: Tensor, correlation: Tensor, tol: float) -> Tensor:
+    def descend(self, penalty: Form, x: Tensor, correlation: Tensor, tol: float) -> Tensor:
         """Minimise over these columns until no coordinate violates optimality by more than ``tol``."""
         problem, loss, design = self._problem, self._problem.loss, self._problem.design
         index, inner = self._index, penalty.of(self._index)
@@ -133,14 +133,14 @@ class _Columns:
                 break
             weights = problem.weights * bend(v)
             gram = design.weighted_gram(index, weights)
-            before, b = u, problem.intercept
+            before, b, means = u, problem.intercept, None
             if problem.column is not None:
-                along = design.project(index, weights * problem.column)
                 stiff = float(weights @ problem.column.square())
-                gram = gram - torch.outer(along, along) / stiff
-            u = Model(gram, q + gram @ u, inner).minimise(u, q, 0.1 * tol)
-            if problem.column is not None:
-                problem.intercept -= float(along @ (u - before)) / stiff
+                means = design.project(index, weights * problem.column) / stiff
+                gram = gram - stiff * torch.outer(means, means)
+            u = inner.minimise(gram, q + gram @ u, u, q, 0.1 * tol)
+            if means is not None:
+                problem.intercept -= float(means @ (u - before))
             w = problem._centred(design.image(index, u))
             lower = float(problem.weights @ loss.value(w)) + inner.value(u)
             if lower <= value + _ROUNDING * abs(value):

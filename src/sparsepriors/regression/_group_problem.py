@@ -8,9 +8,9 @@ from torch import Tensor
 from sparsepriors.kernels import gram_group_descent
 from sparsepriors.priors import L1, GroupL2, Groups, Partition, Prior, Scaled
 from sparsepriors.regression._design import Design
-from sparsepriors.regression._forms import Separable, separable
 from sparsepriors.regression._problem import Judgement, Problem, rows_of
 from sparsepriors.regression._working_set import WorkingSet, choose
+from sparsepriors.regression.forms import Form, Separable, separable
 
 _EPOCHS = 10         # of one call of the kernel
 _CALLS = 500         # of the kernel, in one round
@@ -73,7 +73,7 @@ class GroupProblem(Problem):
     def step(self, prior: Prior, x: Tensor, correlation: Tensor) -> Tensor:
         return self._step(self.form(prior), x, correlation)
 
-    def _step(self, penalty: Separable, x: Tensor, correlation: Tensor) -> Tensor:
+    def _step(self, penalty: Form, x: Tensor, correlation: Tensor) -> Tensor:
         some = self.curvature > 0
         lengths = torch.where(some, self.curvature, 1.0)
         spread = (-1,) + (1,) * (x.ndim - 1)
@@ -84,7 +84,7 @@ class GroupProblem(Problem):
         ratio = torch.where(norm > 0, shrunk / torch.where(norm > 0, norm, 1.0), 0.0)
         return torch.where(some[self.labels].reshape(spread), to * ratio[self.labels].reshape(spread), x)
 
-    def judge(self, penalty: Separable, x: Tensor, keep: Tensor | None) -> Judgement:
+    def judge(self, penalty: Form, x: Tensor, keep: Tensor | None) -> Judgement:
         r = self.residual(x)
         correlation = self.design.correlate(r, None if keep is None else keep[self.labels])
         violation = self.curvature * self.norms(x - self._step(penalty, x, correlation))

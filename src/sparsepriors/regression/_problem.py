@@ -12,8 +12,8 @@ from sparsepriors import _checks
 from sparsepriors.kernels import Penalty
 from sparsepriors.priors import Prior, Scaled
 from sparsepriors.regression._design import Design, design
-from sparsepriors.regression._forms import Separable, separable
 from sparsepriors.regression._working_set import WorkingSet
+from sparsepriors.regression.forms import Form, form_of
 from sparsepriors.solvers.solution import Callback, Solution, State
 
 _FIRST = 10          # columns or groups that a working set takes in at least
@@ -24,13 +24,14 @@ _ROUNDING = 1e-15    # of the largest correlation: no violation is asked to be s
 
 @dataclass(frozen=True)
 class Judgement:
-    """Certificate and objective of a point, X^T r, and for each unit its violation and whether it may be nonzero."""
+    """Of a point: X^T r, for each unit its violation and whether it may be nonzero; an unknown gap is infinite."""
 
     certificate: float
     objective: float
     correlation: Tensor
     violation: Tensor
     active: Tensor
+    gap: float
 
 
 class Problem:
@@ -59,9 +60,9 @@ class Problem:
         if not bool(torch.isfinite(self.curvature).all()):
             raise ValueError("A must be finite, found NaN or infinite entries, or columns too large to square")
 
-    def form(self, prior: Prior) -> Separable:
-        """The prior as the kernels take it."""
-        return separable(prior, self.design.columns)
+    def form(self, prior: Prior) -> Form:
+        """The prior as the rounds take it."""
+        return form_of(prior, self.design.columns)
 
     def step(self, prior: Prior, x: Tensor, correlation: Tensor) -> Tensor:
         """What one exact step in each unit by itself leads to."""
@@ -78,7 +79,7 @@ class Problem:
         """r.r and r.y."""
         return float(r.flatten() @ r.flatten()), float(r.flatten() @ self.y.flatten())
 
-    def judge(self, penalty: Separable, x: Tensor, keep: Tensor | None) -> Judgement:
+    def judge(self, penalty: Form, x: Tensor, keep: Tensor | None) -> Judgement:
         """How far x is from optimal, from the columns to keep."""
         r = self.residual(x)
         correlation = self.design.correlate(r, keep)
@@ -92,7 +93,7 @@ class Problem:
         certificate = (worst / max(self.scale, 1e-300) if math.isinf(gap)
                        else gap / max(0.5 * float(self.y.flatten() @ self.y.flatten()), 1e-300))
         return Judgement(certificate, 0.5 * self.products(r)[0] + value, correlation, violation,
-                         active if keep is None else active & keep)
+                         active if keep is None else active & keep, gap)
 
     def moves(self, prior: Prior, factor: float) -> bool:
         """Whether x = 0 moves under the prior times the factor."""
@@ -109,6 +110,7 @@ class Problem:
         x = self.step(prior, x, torch.zeros_like(x)) if x0 is not None and penalty.kind != Penalty.elastic else x
         trace: dict[str, list[float]] = {"certificate": [], "objective": [], "working_set": []}
         share, converged, keep = _INNER, False, None
+        gap = math.inf
         for iteration in range(max_iter):
             support = self.set.start(x)
             found = self.judge(penalty, x, keep)
@@ -116,7 +118,7 @@ class Problem:
                 keep, found = None, self.judge(penalty, x, None)
             for name, value in zip(trace, (found.certificate, found.objective, float(self.set.size)), strict=True):
                 trace[name].append(value)
-            converged = found.certificate <= tol
+            converged, gap = found.certificate <= tol, found.gap
             stop = callback is not None and callback(State(iteration + 1, x, {n: v[-1] for n, v in trace.items()}))
             if converged or stop:
                 break
@@ -127,7 +129,7 @@ class Problem:
             share = _INNER if grown else max(share * _INNER, _LEAST)
             x = self.set.descend(penalty, x, found.correlation, max(share * worst, _ROUNDING * self.scale))
         return Solution(x, trace, len(trace["certificate"]), converged, trace["certificate"][-1],
-                        {"intercept": self.ended(x)})
+                        {"intercept": self.ended(x), "gap": torch.tensor(gap, dtype=torch.float64)})
 
     def ended(self, x: Tensor) -> Tensor:
         """The intercept that belongs to x."""

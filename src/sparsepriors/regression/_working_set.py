@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from sparsepriors.kernels import gram_descent, gram_newton
 from sparsepriors.regression._design import Design
-from sparsepriors.regression._forms import Separable
+from sparsepriors.regression.forms import Form
 
-_EPOCHS = 5          # of one call of the kernel
-_CALLS = 200         # of the kernel, in one round
-_STEPS = 10          # of Newton's method in a row
-_NEWTON = 4000       # largest support that is factorised
 _FIRST = 10          # columns of room at least
 _ROOM = 1.5          # growth of the Gram matrix's room
 
@@ -24,37 +17,6 @@ def choose(violation: Tensor, inside: Tensor, most: int) -> Tensor:
     outside = torch.where(inside, 0.0, violation)
     found = torch.topk(outside, min(most, outside.numel()))
     return found.indices[found.values > 0]
-
-
-@dataclass(frozen=True)
-class Model:
-    """``1/2 u.G u - linear.u + penalty(u)``.
-
-    Attributes
-    ----------
-    gram
-        G in its first rows and columns.
-    linear
-        ``(k,)``.
-    penalty
-        Of k coordinates.
-    """
-
-    gram: Tensor
-    linear: Tensor
-    penalty: Separable
-
-    def minimise(self, u: Tensor, q: Tensor, tol: float) -> Tensor:
-        """From u, where ``q = linear - G u``, until no coordinate violates optimality by more than ``tol``."""
-        p = self.penalty
-        for _ in range(_CALLS):
-            u, q, last = gram_descent(self.gram, self.linear, u, q, p.kind, p.weight, p.second, p.factor, tol,
-                                      _EPOCHS, True)
-            if float(last[1]) <= tol:
-                break
-            if p.quadratic and int(u.count_nonzero()) <= _NEWTON:
-                u, q = gram_newton(self.gram, self.linear, u, p.kind, p.weight, p.second, p.factor, _STEPS)
-        return u
 
 
 class WorkingSet:
@@ -115,10 +77,10 @@ class WorkingSet:
         self._gram[:size, k:size] = block
         self._gram[k:size, :k] = block[:k].mT
 
-    def descend(self, penalty: Separable, x: Tensor, correlation: Tensor, tol: float) -> Tensor:
+    def descend(self, penalty: Form, x: Tensor, correlation: Tensor, tol: float) -> Tensor:
         """Minimise over these columns until no coordinate violates optimality by more than ``tol``."""
         k, inner = self.size, penalty.of(self._index)
         u, q = x[self._index], correlation[self._index]
         linear = q + self._gram[:k, :k] @ u
-        u = Model(self._gram, linear, inner).minimise(u, q, tol)
+        u = inner.minimise(self._gram, linear, u, q, tol)
         return x.index_copy(0, self._index, u)

@@ -15,18 +15,22 @@ Proximal Newton-type methods.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors.operators.dense import Matrix
 from sparsepriors.priors.base import Prior
 from sparsepriors.priors.combinators import Scaled
+from sparsepriors.priors.penalties import Logistic
 from sparsepriors.regression._curved_problem import CurvedProblem
-from sparsepriors.regression._group_problem import GroupProblem, grouped
+from sparsepriors.regression._group_problem import GroupProblem, group_form, grouped
 from sparsepriors.regression._losses import loss_of
 from sparsepriors.regression._problem import Problem
+from sparsepriors.regression.forms import form_of
 from sparsepriors.solvers.solution import Callback, Solution
 
 
@@ -46,9 +50,10 @@ def coordinate_descent(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *
         ``(n,)``, float32 or float64; or ``(n, tasks)``, and x is ``(p, tasks)``.
     prior
         Separable: `L1`, `ElasticNet`, `SquaredL2`, `Zero`, `NonNegative`, `Box`, `MCP`, `SCAD`, `L0`, `CEL0`, `Lq`,
-        `LogSum`, perhaps times a number; weights may differ from coordinate to coordinate. Or one of these of the norms
-        of groups: ``Partition(prior, labels)`` for a vector, ``GroupL2(axis=-1)`` and ``Groups(prior, axis=-1)``,
-        whose groups are the rows, for a matrix.
+        `LogSum`, perhaps times a number; weights may differ from coordinate to coordinate. Any other separable and
+        convex prior, your own too, through its prox, without compiled epochs. Or one of those by name, of the norms of
+        groups: ``Partition(prior, labels)`` for a vector, ``GroupL2(axis=-1)`` and ``Groups(prior, axis=-1)``, whose
+        groups are the rows, for a matrix.
     weights
         ``(n,)``, nonnegative, not all zero; ones by default.
     intercept
@@ -68,7 +73,8 @@ def coordinate_descent(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *
     Returns
     -------
     Solution
-        float64. Trace: ``certificate``, ``objective`` and ``working_set`` (its size). Extras: ``intercept``.
+        float64. Trace: ``certificate``, ``objective`` and ``working_set`` (its size). Extras: ``intercept`` and
+        ``gap``, the duality gap, infinite where none is known.
 
     Raises
     ------
@@ -76,6 +82,52 @@ def coordinate_descent(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *
         If the prior has no such form, the arguments do not fit one another or hold NaN, or a parameter is out of range.
     """
     return _problem(A, y, prior, weights, intercept, loss).solve(prior, x0, max_iter, tol, callback)
+
+
+@torch.no_grad()
+def logistic_regression(A: object, labels: Float[Tensor, " n"], prior: Prior, *,
+                        weights: Float[Tensor, " n"] | None = None, intercept: bool = False,
+                        x0: Float[Tensor, " p"] | None = None, max_iter: int = 100, tol: float = 1e-6) -> Solution:
+    r"""Minimise ``sum_i weight_i log(1 + exp(-label_i (A x + b)_i)) + prior(x)``.
+
+    Parameters
+    ----------
+    A
+        As for `coordinate_descent`.
+    labels
+        ``(n,)``, each 1 or -1.
+    prior
+        As for `coordinate_descent`, not of groups.
+
+    Returns
+    -------
+    Solution
+        As from `coordinate_descent`, whose other parameters these are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `coordinate_descent`, and if the labels are others, or all alike with an intercept: it would be infinite.
+    """
+    _checks.inexact("labels", labels)
+    if labels.ndim != 1 or not bool((labels.abs() == 1).all()):
+        raise ValueError(f"labels must be a vector of 1 and -1, got shape {tuple(labels.shape)}")
+    if intercept and len(labels.unique()) < 2:
+        raise ValueError("labels must hold both 1 and -1 where there is an intercept, got one of them only")
+    signs = labels.detach().double()
+    matrix: Any = A.matrix if isinstance(A, Matrix) else A
+    if len(getattr(matrix, "shape", ())) == 2 and matrix.shape[0] != len(signs):
+        raise ValueError(f"labels must have an entry for each row of A, got {len(signs)} for shape "
+                         f"{tuple(matrix.shape)}")
+    if isinstance(matrix, Tensor) and matrix.ndim == 2:
+        matrix = matrix * signs.to(matrix.dtype)[:, None]
+    elif not isinstance(matrix, Tensor):
+        import scipy.sparse
+
+        if scipy.sparse.issparse(matrix):
+            matrix = scipy.sparse.csc_array(scipy.sparse.diags_array(signs.numpy()) @ matrix)
+    problem = _problem(matrix, torch.zeros_like(signs), prior, weights, signs if intercept else False, Logistic())
+    return problem.solve(prior, x0, max_iter, tol, None)
 
 
 @torch.no_grad()
@@ -127,6 +179,15 @@ def largest_factor(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *,
         middle = 0.5 * (low + high)
         low, high = (middle, high) if problem.moves(prior, middle) else (low, middle)
     return high
+
+
+def by_columns(prior: Prior, columns: int) -> bool:
+    """Whether `coordinate_descent` takes this prior of vectors."""
+    try:
+        _ = group_form(prior, (columns,)) if grouped(prior) else form_of(prior, columns)
+    except TypeError:
+        return False
+    return True
 
 
 def _problem(A: object, y: Tensor, prior: Prior, weights: Tensor | None, intercept: bool | Tensor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -12,8 +13,7 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.operators import Matrix
 from sparsepriors.priors import L1, Prior, Scaled
-from sparsepriors.regression._forms import separable
-from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path
+from sparsepriors.regression.descent import by_columns, coordinate_descent, largest_factor, regularization_path
 from sparsepriors.solvers import Solution, proximal_gradient
 
 try:
@@ -82,27 +82,30 @@ class _Linear(RegressorMixin, BaseEstimator):
         _checks.count("max_iter", self.max_iter, low=1)
         return prior, {"intercept": bool(self.fit_intercept), "tol": self.tol, "max_iter": self.max_iter}
 
-    def _keep(self, found: Solution, dtype: Any) -> None:
+    def _keep(self, found: Solution, dtype: Any, n: float) -> None:
         self.coef_ = found.x.numpy().astype(dtype)
         self.intercept_ = float(found.extras["intercept"])
         self.n_iter_ = found.iterations
         self.certificate_ = found.certificate
+        self.dual_gap_ = float(found.extras["gap"]) / n
         if not found.converged:
             warnings.warn(f"{type(self).__name__} stopped after max_iter = {found.iterations} rounds at a certificate "
                           f"of {found.certificate:.1e}, tol is {self.tol:g}", ConvergenceWarning, stacklevel=3)
 
 
 class SparseRegressor(_Linear):
-    """Minimise ``1/(2 sum s) sum_i s_i (x_i.w + b - y_i)^2 + alpha prior(w)``, s the sample weights.
+    """Minimise ``sum_i s_i loss(x_i.w + b - y_i) / sum s + alpha prior(w)``, s the sample weights.
 
     Parameters
     ----------
     prior
-        Any `Prior` of vectors; `L1` by default, which makes this the Lasso. Separable priors that the compiled
-        coordinate descent knows are solved by it, all others (groups, SLOPE, one's own class) by proximal gradient,
-        which takes dense X only.
+        Any `Prior` of vectors; `L1` by default, which makes this the Lasso. Priors that `coordinate_descent`
+        takes (separable ones, a convex one of one's own too, and a `Partition` into groups) are fitted by it, all
+        others (`SLOPE`) by proximal gradient, which takes dense X and squares only.
     alpha
         Positive strength.
+    loss
+        `Huber` or another that `coordinate_descent` takes; by default squares, halved.
     fit_intercept
         Whether there is a free b.
     tol
@@ -119,6 +122,8 @@ class SparseRegressor(_Linear):
         ``(p,)`` and a number.
     n_iter_, certificate_
         Rounds made, and what ``tol`` was compared with at the end.
+    dual_gap_
+        Of the objective above; infinite where none is known.
 
     Examples
     --------
@@ -131,10 +136,11 @@ class SparseRegressor(_Linear):
     array([0, 1])
     """
 
-    def __init__(self, prior: Prior | None = None, *, alpha: float = 1.0, fit_intercept: bool = True,
-                 tol: float = 1e-6, max_iter: int = 100, warm_start: bool = False) -> None:
+    def __init__(self, prior: Prior | None = None, *, alpha: float = 1.0, loss: Prior | None = None,
+                 fit_intercept: bool = True, tol: float = 1e-6, max_iter: int = 100, warm_start: bool = False) -> None:
         self.prior = prior
         self.alpha = alpha
+        self.loss = loss
         self.fit_intercept = fit_intercept
         self.tol = tol
         self.max_iter = max_iter
@@ -154,14 +160,54 @@ class SparseRegressor(_Linear):
         scaled = Scaled(prior, self.alpha * n)
         x0 = torch.from_numpy(np.asarray(self.coef_, dtype=np.float64)) if self.warm_start and hasattr(
             self, "coef_") else None
-        try:
-            separable(prior, A.shape[1])
-        except TypeError:
-            found = _by_gradient(A, b, scaled, weights, x0, **options)
+        if by_columns(prior, A.shape[1]):
+            found = coordinate_descent(A, b, scaled, weights=weights, loss=self.loss, x0=x0, **options)
         else:
-            found = coordinate_descent(A, b, scaled, weights=weights, x0=x0, **options)
-        self._keep(found, np.float32 if A.dtype in (torch.float32, np.float32) else np.float64)
+            found = self._by_gradient(A, b, scaled, weights, x0, options)
+        self._keep(found, np.float32 if A.dtype in (torch.float32, np.float32) else np.float64, n)
         return self
+
+
+    def path(self, X: Any, y: Any, sample_weight: Any = None, *, alphas: Any = None, n_alphas: int = 100,
+             eps: float = 1e-3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Coefficients for falling strengths, each fit begun at the one before it; the estimator stays as it is.
+
+        Parameters
+        ----------
+        alphas
+            Strengths; by default ``n_alphas`` in equal ratios from the least with a zero solution to ``eps`` times it.
+
+        Returns
+        -------
+        tuple
+            ``(n_alphas,)`` strengths, ``(p, n_alphas)`` coefficients and ``(n_alphas,)`` certificates.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`.
+        """
+        prior, options = self._options()
+        A, b, weights, n = self._data(X, y, sample_weight)
+        shared = {"weights": weights, "intercept": bool(self.fit_intercept)}
+        if by_columns(prior, A.shape[1]):
+            alphas = _strengths(alphas, n_alphas, eps,
+                                lambda: largest_factor(A, b, prior, loss=self.loss, **shared) / n)
+            found = list(regularization_path(A, b, prior, [float(a) * n for a in alphas], weights=weights,
+                                             loss=self.loss, **options))
+        else:
+            alphas = _strengths(alphas, n_alphas, eps, lambda: _largest_by_prox(A, b, prior, **shared) / n)
+            found, x0 = [], None
+            for a in alphas:
+                found.append(self._by_gradient(A, b, Scaled(prior, float(a) * n), weights, x0, options))
+                x0 = found[-1].x
+        return alphas, np.stack([f.x.numpy() for f in found], axis=1), np.array([f.certificate for f in found])
+
+    def _by_gradient(self, A: Any, b: Tensor, prior: Prior, weights: Tensor | None, x0: Tensor | None,
+                     options: dict[str, Any]) -> Solution:
+        if self.loss is not None:
+            raise TypeError(f"loss must be None for {prior}, which coordinate descent does not take, got {self.loss}")
+        return _by_gradient(A, b, prior, weights, x0, **options)
 
 
 class SparseRegressorCV(_Linear):
@@ -170,7 +216,7 @@ class SparseRegressorCV(_Linear):
     Parameters
     ----------
     prior
-        Separable, one that `coordinate_descent` knows; `L1` by default.
+        One that `coordinate_descent` takes: separable or a `Partition`; `L1` by default.
     eps, n_alphas
         The path falls in ``n_alphas`` equal ratios from the least strength with a zero solution to ``eps`` times it.
     alphas
@@ -215,10 +261,12 @@ class SparseRegressorCV(_Linear):
         """
         prior, options = self._options()
         A, b, weights, n = self._data(X, y, sample_weight)
-        separable(prior, A.shape[1])
+        if not by_columns(prior, A.shape[1]):
+            raise TypeError(f"coordinate descent takes separable priors and a Partition, got {type(prior).__name__}")
         splitter: Any = check_cv(self.cv)
         folds = list(splitter.split(np.empty((len(b), 1)), b.numpy()))
-        self.alphas_ = self._strengths(A, b, prior, weights, n)
+        self.alphas_ = _strengths(self.alphas, self.n_alphas, self.eps, lambda: largest_factor(
+            A, b, prior, weights=weights, intercept=bool(self.fit_intercept)) / n)
         errors: Any = Parallel(n_jobs=self.n_jobs)(
             delayed(_held_out)(A, b, weights, prior, self.alphas_, train, test, options) for train, test in folds)
         self.mse_path_ = np.stack(errors, axis=1)
@@ -226,20 +274,21 @@ class SparseRegressorCV(_Linear):
         self.alpha_ = float(self.alphas_[best])
         *_, found = regularization_path(A, b, prior, [float(a) * n for a in self.alphas_[:best + 1]], weights=weights,
                                         **options)
-        self._keep(found, np.float32 if A.dtype in (torch.float32, np.float32) else np.float64)
+        self._keep(found, np.float32 if A.dtype in (torch.float32, np.float32) else np.float64, n)
         return self
 
-    def _strengths(self, A: Any, b: Tensor, prior: Prior, weights: Tensor | None, n: float) -> np.ndarray:
-        if self.alphas is not None:
-            alphas = np.sort(np.asarray(self.alphas, dtype=np.float64).reshape(-1))[::-1]
-            if not alphas.size or not (alphas > 0).all() or not np.isfinite(alphas).all():
-                raise ValueError(f"alphas must be positive and finite, got {self.alphas}")
-            return alphas
-        _checks.count("n_alphas", self.n_alphas, low=1)
-        if not 0 < self.eps < 1:
-            raise ValueError(f"eps must lie strictly between 0 and 1, got {self.eps}")
-        top = largest_factor(A, b, prior, weights=weights, intercept=bool(self.fit_intercept)) / n
-        return max(top, _LEAST_STRENGTH) * np.geomspace(1, self.eps, self.n_alphas)
+
+def _strengths(alphas: Any, n_alphas: int, eps: float, top: Callable[[], float]) -> np.ndarray:
+    """The strengths that were given, falling, or those from the top to ``eps`` times it."""
+    if alphas is not None:
+        given = np.sort(np.asarray(alphas, dtype=np.float64).reshape(-1))[::-1]
+        if not given.size or not (given > 0).all() or not np.isfinite(given).all():
+            raise ValueError(f"alphas must be positive and finite, got {alphas}")
+        return given
+    _checks.count("n_alphas", n_alphas, low=1)
+    if not 0 < eps < 1:
+        raise ValueError(f"eps must lie strictly between 0 and 1, got {eps}")
+    return max(top(), _LEAST_STRENGTH) * np.geomspace(1, eps, n_alphas)
 
 
 def _held_out(A: Any, b: Tensor, weights: Tensor | None, prior: Prior, alphas: np.ndarray, train: np.ndarray,
@@ -261,6 +310,16 @@ def _held_out(A: Any, b: Tensor, weights: Tensor | None, prior: Prior, alphas: n
 def _by_gradient(A: Any, b: Tensor, prior: Prior, weights: Tensor | None, x0: Tensor | None, *, intercept: bool,
                  tol: float, max_iter: int) -> Solution:
     """The same problem by proximal gradient, for any prior; the design must be dense."""
+    X, y, means, mean = _centred(A, b, prior, weights, intercept)
+    found = proximal_gradient(Matrix(X), y, prior, accelerated=prior.convex, objective=False, x0=x0, tol=tol,
+                              max_iter=_GRADIENT_STEPS * max_iter)
+    return Solution(found.x, found.trace, found.iterations, found.converged, found.certificate,
+                    {"intercept": mean - means @ found.x, "gap": torch.tensor(torch.inf)})
+
+
+def _centred(A: Any, b: Tensor, prior: Prior, weights: Tensor | None,
+             intercept: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Design and response with their weighted means taken away and rows weighted, and the means."""
     if not isinstance(A, Tensor):
         raise TypeError(f"X must be dense for {prior}, which coordinate descent has no form for")
     A = A.double()
@@ -268,7 +327,19 @@ def _by_gradient(A: Any, b: Tensor, prior: Prior, weights: Tensor | None, x0: Te
     means = s @ A / s.sum() if intercept else torch.zeros(A.shape[1], dtype=torch.float64)
     mean = s @ b / s.sum() if intercept else torch.zeros((), dtype=torch.float64)
     roots = s.sqrt()
-    found = proximal_gradient(Matrix((A - means) * roots[:, None]), (b - mean) * roots, prior, accelerated=prior.convex,
-                              objective=False, x0=x0, tol=tol, max_iter=_GRADIENT_STEPS * max_iter)
-    return Solution(found.x, found.trace, found.iterations, found.converged, found.certificate,
-                    {"intercept": mean - means @ found.x})
+    return (A - means) * roots[:, None], (b - mean) * roots, means, mean
+
+
+def _largest_by_prox(A: Any, b: Tensor, prior: Prior, weights: Tensor | None, intercept: bool) -> float:
+    """The least factor, to 12 digits, that holds x = 0 fixed under proximal gradient."""
+    X, y, _, _ = _centred(A, b, prior, weights, intercept)
+    q = X.mT @ y
+    low, high = 0.0, max(float(q.norm()), 1e-300)
+    while bool(prior._prox(q, high).any()):
+        low, high = high, 4 * high
+        if high > 1e300:
+            raise ValueError(f"no multiple of {prior} holds every coordinate at zero")
+    while high - low > 1e-12 * high:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if bool(prior._prox(q, middle).any()) else (low, middle)
+    return high

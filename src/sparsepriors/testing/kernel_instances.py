@@ -262,7 +262,7 @@ def _group_descent() -> KernelCase:
     sizes = ((0, 1, 0, 1), (1, 1, 0, 3), (7, 2, 4, 3), (17, 1, 0, 7), (17, 3, 0, 6), (12, 1, 3, 6))
     good = draw((3, 2, 0, 2), _F64, torch.Generator().manual_seed(0))
     return KernelCase(
-        kernels.gram_group_descent, reference.gram_group_descent, draw, sizes, dtypes=(_F64,), rounding=1e5,
+        kernels.gram_group_descent, reference.gram_group_descent, draw, sizes, dtypes=(_F64,), rounding=1e6,
         bodies=_bodies(),
         refused=(BadCall((good[0].float(), *good[1:]), TypeError, "gram must be a float64 tensor, got torch.float32"),
                  BadCall((good[0], good[1][:2], *good[2:]), ValueError, r"x must be \(k, tasks\) like linear"),
