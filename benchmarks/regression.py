@@ -2,8 +2,8 @@
 
 Every solver is asked for a relative duality gap of 1e-6 (for MCP, which has none, for a violation of optimality of 1e-6
 of the largest correlation), by the tolerance of its own that gives it: it is lowered by tens until a gap that is
-computed here is reached. A row names the gap of both. The last rows are the geometric means against each peer and against the
-best of them, and how our time grows with rows and columns.
+computed here is reached. A row names the gap of both. The last rows are the geometric means against each peer and
+against the best of them, and how our time grows with rows and columns.
 """
 
 from __future__ import annotations
