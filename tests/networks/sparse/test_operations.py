@@ -82,6 +82,22 @@ def test_what_a_network_keeps_of_the_run_can_be_trained_with() -> None:
     assert network.line.weight.grad is not None
 
 
+def test_a_network_that_counts_its_calls_is_left_as_it_was() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line, self.count = nn.Linear(3, 3), nn.Buffer(torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.count += 1
+            return self.line(x)
+
+    network = Counting()
+    record_operations(network, (torch.randn(2, 3),))
+    assert float(network.count) == 0
+    assert not network.count.is_inference()
+
+
 @pytest.mark.parametrize("read", [lambda x: bool(x.sum() > 0), lambda x: x.max().item(), lambda x: torch.equal(x, x)])
 def test_code_that_reads_values_is_refused_and_leaves_no_hook(read) -> None:
     class Reading(nn.Module):

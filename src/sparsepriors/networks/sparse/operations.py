@@ -37,7 +37,7 @@ class Operations(NamedTuple):
 
 
 def record_operations(model: nn.Module, example: tuple[Any, ...]) -> Operations:
-    """Run a network once, in the mode that it is in, and write down what it calls.
+    """Run a network once, in the mode that it is in, and write down what it calls; buffers are left as they were.
 
     Raises
     ------
@@ -49,6 +49,7 @@ def record_operations(model: nn.Module, example: tuple[Any, ...]) -> Operations:
     pads = [(name, m) for name, m in model.named_modules() if isinstance(m, ChannelPad)]
     handles = [m.register_forward_pre_hook(lambda *_, name=name: recorder.enter(name)) for name, m in pads]
     handles += [m.register_forward_hook(lambda *_: recorder.enter(None)) for _, m in pads]
+    before = [(b, b.clone()) for b in model.buffers()]
     try:
         # In inference mode an operator arrives whole; otherwise autograd has taken it apart before it gets here.
         with torch.inference_mode(), recorder:
@@ -56,6 +57,8 @@ def record_operations(model: nn.Module, example: tuple[Any, ...]) -> Operations:
     finally:
         for handle in handles:
             handle.remove()
+        for buffer, value in before:
+            buffer.copy_(value)
     recorder.graph.output(tuple(recorder.nodes[v] for v in tree_leaves(found)
                                 if isinstance(v, Tensor) and v in recorder.nodes))
     return Operations(recorder.graph, recorder.stored, inputs)
