@@ -118,9 +118,14 @@ class Evidence:
 
     def covariance(self, gamma: Tensor, noise: float, kept: Tensor) -> Tensor:
         """Of the kept coefficients: ``(k, k)``."""
-        A, roots = self.A[:, kept], gamma[kept].sqrt()
-        factor = _factor((A * roots).mH @ (A * roots) / noise)
-        return roots[:, None] * torch.cholesky_inverse(factor) * roots
+        scaled = self.A[:, kept] * gamma[kept].sqrt()
+        if len(kept) <= len(scaled):
+            whole = torch.cholesky_inverse(_factor(scaled.mH @ scaled / noise))
+        else:
+            inner = _solve(_factor(scaled @ scaled.mH / noise), scaled / noise**0.5)
+            whole = torch.eye(len(kept), dtype=scaled.dtype) - inner.mH @ inner
+        roots = gamma[kept].sqrt()
+        return roots[:, None] * whole * roots
 
 
 def whitened(A: Tensor, Y: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
