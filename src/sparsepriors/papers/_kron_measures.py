@@ -97,7 +97,7 @@ class Sizes:
 
 
 SIZES = {
-    Scale.SMOKE: Sizes(Setting(rows=5, nonzeros=2, columns=8, others=(6, 7)), 2, (10.0, 20.0, 30.0), (4, 5), (2,), 1, 5,
+    Scale.SMOKE: Sizes(Setting(rows=5, nonzeros=2, columns=8, others=(6, 7)), 2, (10.0, 20.0, 30.0), (5,), (2,), 1, 5,
                        (4.0, 12.0), 6, 2, 1, 30, 6, 60, 1, 10),
     Scale.DEFAULT: Sizes(Setting(), 8, (5.0, 10.0, 15.0, 20.0, 25.0, 30.0), (6, 8, 10, 12, 14), (2, 3, 4, 5, 6), 1, 150,
                          PUBLISHED_SNR, 18, 8, 3, 2000, 100, 1000, 2, 500),

@@ -14,7 +14,7 @@ _CHANGES = 100
 
 
 def one_by_one(evidence: Evidence, gamma: Tensor, noise: float, floor: float | None,
-               close: Callable[[Tensor, float, float], bool], max_iter: int) -> tuple[Tensor, float]:
+               close: Callable[[Tensor, float, float], bool], max_iter: int, tol: float) -> tuple[Tensor, float]:
     """Variances and noise at a maximum of the evidence.
 
     With C the covariance of the data, a column a adds ``log(1 + g s) - g q^2 / (1 + g s)`` to the objective per vector,
@@ -29,11 +29,11 @@ def one_by_one(evidence: Evidence, gamma: Tensor, noise: float, floor: float | N
         The least noise that may be learnt; ``None`` where it is known.
     close
         Notes mean, objective and certificate of an iteration, and says whether it was the last.
-    max_iter
-        Most iterations.
+    max_iter, tol
+        Most iterations; a change must gain a tenth of ``tol`` per row to be made.
     """
     for _ in range(max_iter):
-        gamma, left = _changes(evidence, gamma, noise)
+        gamma, left = _changes(evidence, gamma, noise, 0.1 * tol * evidence.rows)
         at = evidence.posterior(gamma, noise)
         moved = 0.0
         if floor is not None:
@@ -44,8 +44,11 @@ def one_by_one(evidence: Evidence, gamma: Tensor, noise: float, floor: float | N
     return gamma, noise
 
 
-def _changes(evidence: Evidence, gamma: Tensor, noise: float) -> tuple[Tensor, float]:
-    """Up to a hundred changes, the most useful first; and what one more could still gain, per vector."""
+def _changes(evidence: Evidence, gamma: Tensor, noise: float, least: float) -> tuple[Tensor, float]:
+    """Up to a hundred changes, the most useful first; and what one more could still gain, per vector.
+
+    They end when none gains more than ``least``.
+    """
     A, Y = evidence.A, evidence.Y
     gamma = gamma.clone()
     kept = gamma.nonzero()[:, 0]
@@ -64,7 +67,7 @@ def _changes(evidence: Evidence, gamma: Tensor, noise: float) -> tuple[Tensor, f
         gain = _cost(gamma, s, power) - _cost(target, s, power)
         i = int(gain.argmax())
         left = float(gain[i])
-        if change == _CHANGES or left <= 1e-12:
+        if change == _CHANGES or left <= least:
             break
         step = float(target[i] - gamma[i])
         v = inverse @ A[:, i]

@@ -138,7 +138,7 @@ def maximise(evidence: Evidence, noise: float | None, *, update: str, gamma: Ten
         steps.close(at.mean, at.cost, 0.0)
     elif update == "one-by-one":
         gamma = torch.zeros(evidence.columns, dtype=torch.float64) if gamma is None else gamma
-        gamma, s = one_by_one(evidence, gamma, first, floor if noise is None else None, steps.close, max_iter)
+        gamma, s = one_by_one(evidence, gamma, first, floor if noise is None else None, steps.close, max_iter, tol)
     else:
         gamma = evidence.equal_variances() if gamma is None else gamma
         s = first
