@@ -83,7 +83,7 @@ def test_the_objective_never_rises(size, dtype, vectors, seed, noise, update):
 def test_it_ends_where_the_gradient_vanishes(update, dtype, vectors):
     # Columns outside the model fall like 1 / iteration under EM: it gets a model with all columns in it.
     A, y, _ = problem(40, 12, 5, dtype, vectors, nonzeros=12 if update == "em" else 3)
-    found = sparse_bayes(A, y, noise=0.01, update=update, prune=0.0, tol=1e-10, max_iter=2000)
+    found = sparse_bayes(A, y, noise=0.01, update=update, prune=0.0, tol=1e-12, max_iter=2000)
     gamma = found.extras["gamma"].clone().requires_grad_()
     S = 0.01 * torch.eye(40, dtype=dtype) + (A * gamma) @ A.mH
     Y = y.reshape(40, -1)
