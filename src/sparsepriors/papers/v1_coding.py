@@ -316,6 +316,8 @@ def _draw_errors(run: Run, sizes: Sizes, looks: dict[str, dict[str, Any]], noise
     pool.set_xticks(units, [str(n) for n in units])
     for ax in (curve, pool):
         ax.xaxis.set_minor_formatter("")
+        ax.yaxis.set_major_formatter("{x:.1g}")
+        ax.yaxis.set_minor_formatter("{x:.1g}")
     spread.axvline(noise["selectivity_95"], color="grey", ls=":", label="95 % of noise")
     spread.set(xlabel="orientation selectivity", ylabel="units", title="Units prefer orientations")
     spread.legend(frameon=False)
