@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sparsepriors.regression import LDPIHT, MomentServer, NonInteractiveLDP, NotPositiveDefinite
+from sparsepriors.regression import LDPIHT, MomentServer, NonInteractiveLDP, NotPositiveDefinite, PublicCovariance
 
 
 def problem(n, d, k=2, seed=0, scale=1.0):
@@ -113,8 +113,9 @@ def test_clients_and_server_can_live_apart():
     public = estimator.mechanism(300, 3, covariance=False)
     alone = MomentServer(3)
     alone.aggregate(public.total(torch.from_numpy(X), torch.from_numpy(y), generator))
-    np.testing.assert_allclose(estimator.estimate(public, alone, X).coef_, np.linalg.solve(X.T @ X / 300, alone.cross))
-    with pytest.raises(ValueError, match="X_public must be given, because the messages bring no covariance"):
+    known = estimator.estimate(public, alone, PublicCovariance.of(X))
+    np.testing.assert_allclose(known.coef_, np.linalg.solve(X.T @ X / 300, alone.cross))
+    with pytest.raises(ValueError, match="public must be given, because the messages bring no covariance"):
         estimator.estimate(public, alone)
 
 
@@ -187,10 +188,14 @@ def test_bad_data_are_named():
     for model in (NonInteractiveLDP(), LDPIHT()):
         with pytest.raises(ValueError, match="Input X contains NaN"):
             model.fit(np.where(X > 1, np.nan, X), y)
-    with pytest.raises(ValueError, match="X_public must have 3 features, as X has, got 2"):
+    with pytest.raises(ValueError, match="public data must have 3 features, as X has, got 2"):
         NonInteractiveLDP().fit(X, y, X[:, :2])
-    with pytest.raises(ValueError, match="X_public must determine the covariance of 3 features, got 2 rows"):
+    with pytest.raises(ValueError, match="public data must determine the covariance of 3 features, got 2 rows"):
         NonInteractiveLDP().fit(X, y, X[:2])
+    with pytest.raises(ValueError, match="matrix must be square and symmetric"):
+        PublicCovariance(torch.tensor([[1.0, 0.5], [0.0, 1.0]]), 10)
+    with pytest.raises(ValueError, match="rows must be at least 1"):
+        PublicCovariance(torch.eye(2), 0)
     with pytest.raises(ValueError, match="dim must be at most 4096"):
         NonInteractiveLDP().fit(np.zeros((2, 4097)), y[:2])
 

@@ -26,6 +26,7 @@ from sparsepriors.regression import (
     MomentServer,
     NonInteractiveLDP,
     NotPositiveDefinite,
+    PublicCovariance,
     SoftOLS,
     audit,
 )
@@ -126,7 +127,7 @@ SIZES = {
     Scale.SMOKE: Sizes(20_000, (20_000, 80_000), (4, 8), (2.0, 4.0), (0.5, 1.0), 1e-3, 5000, 2, 2, 16, 20_000, (1, 4),
                        8, (500, 20, 3), 2000, 100),
     Scale.DEFAULT: Sizes(200_000, (200_000, 800_000, 3_200_000), (8, 16), (2.0, 4.0), (0.5, 1.0), 1e-3, 100_000, 32, 8,
-                         64, 800_000, (2, 8), 16, (5000, 100, 5), 100_000, 20_000),
+                         64, 800_000, (2, 8), 16, (5000, 100, 5), 100_000, 10_000),
     Scale.FULL: Sizes(1_000_000, (1_000_000, 4_000_000, 16_000_000, 100_000_000), (8, 16, 32), (2.0, 4.0), (0.5, 1.0),
                       1e-3, 100_000, 32, 4, 64, 4_000_000, (2, 8), 16, (5000, 100, 5), 1_000_000, 100_000),
 }
@@ -170,9 +171,9 @@ def _mechanism(arm: str, d: int, epsilon: float, delta: float) -> MomentMechanis
                            covariance="moments" in arm, noise="published" if "published" in arm else "exact")
 
 
-def _public(users: Users, count: int) -> np.ndarray:
-    """Features of further users, which the server knows."""
-    return users.draw(-1, count)[0].numpy()
+def _public(users: Users, count: int) -> PublicCovariance:
+    """Of the features of further users, which the server knows."""
+    return PublicCovariance.of(users.draw(-1, count)[0].numpy())
 
 
 def _moments(users: Users, sizes: Sizes, small: Sequence[float]) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _moments(users: Users, sizes: Sizes, small: Sequence[float]) -> dict[str, An
     # Sums of the widest messages, entries clipped and one clip: the others send a part of these.
     mechanisms = {clip: _mechanism(f"moments{clip}", users.d, 1.0, sizes.delta) for clip in ("", " one clip")}
     sums = {clip: MomentServer(users.d) for clip in mechanisms}
-    known = _public(users, sizes.public)
+    known, few = _public(users, sizes.public), _public(users, FEW * users.d)
     rows, part = [], 0
     for n in sizes.counts:
         while part * users.chunk < n:
@@ -195,12 +196,12 @@ def _moments(users: Users, sizes: Sizes, small: Sequence[float]) -> dict[str, An
                 clean = Message(total.cross, total.second if mechanism.covariance else None, total.users)
                 generator = torch.Generator().manual_seed(users.seed * 7919 + n + int(1000 * epsilon))
                 rows.append({"arm": arm, "n": n, "epsilon": epsilon, "exact_epsilon": mechanism.report.exact_epsilon,
-                             **_errors(users, mechanism, clean, known[:FEW * users.d] if "few" in arm else known,
-                                       sizes.draws, generator)})
+                             **_errors(users, mechanism, clean, few if "few" in arm else known, sizes.draws,
+                                       generator)})
     return {"rows": rows}
 
 
-def _errors(users: Users, mechanism: MomentMechanism, clean: Message, public: np.ndarray, draws: int,
+def _errors(users: Users, mechanism: MomentMechanism, clean: Message, public: PublicCovariance, draws: int,
             generator: torch.Generator) -> dict[str, Any]:
     """Errors over the draws, and in how many the covariance was indefinite."""
     raw, soft, thresholds, exact, indefinite = [], [], [], 0, 0
@@ -231,11 +232,11 @@ def _rounds(users: Users, sizes: Sizes, small: Sequence[float]) -> dict[str, Any
                  if arm == "rounds" or epsilon == max(sizes.epsilons)]
         plans += [("rounds", epsilon) for epsilon in small if last]
         found: dict[tuple[str, float], list[tuple[float, bool]]] = {plan: [] for plan in plans}
-        for repeat in range(sizes.repeats):
+        for repeat in range(sizes.repeats // 2 if last else sizes.repeats):
             skip = repeat * (n // users.chunk) % (max(sizes.counts) // users.chunk)
             X, y = users.first(n, skip)
             for arm, epsilon in plans:
-                if arm != "rounds" and 4 * repeat >= sizes.repeats:
+                if arm != "rounds" and repeat > 0:
                     continue  # no claim rests on the variants
                 found[arm, epsilon].append(_one(users, X, y, arm, epsilon, repeat))
         rows += [{"arm": arm, "n": n, "epsilon": epsilon, "exact_epsilon": epsilon, **_summary(found[arm, epsilon])}
@@ -261,7 +262,8 @@ def _wide(seed: int, sizes: Sizes) -> dict[str, Any]:
     for d, k in ((sizes.wide, few), (sizes.wide, many), (sizes.between, few)):
         users = Users(d, k, seed, sizes.chunk)
         epsilon, n = max(sizes.epsilons), sizes.wide_users
-        found = [_one(users, *users.first(n, repeat), "rounds", epsilon, repeat) for repeat in range(sizes.repeats)]
+        found = [_one(users, *users.first(n, repeat), "rounds", epsilon, repeat)
+                 for repeat in range(sizes.repeats // 2)]
         rows.append({"arm": "rounds", "d": d, "k": k, "n": n, "epsilon": epsilon, **_summary(found)})
     return {"rows": rows}
 
@@ -298,16 +300,20 @@ def _support(seed: int, sizes: Sizes) -> dict[str, Any]:
 def _closed(seed: int, sizes: Sizes) -> dict[str, Any]:
     """The closed form without privacy beside the Lasso; both choose among 50 strengths by the same folds."""
     from sklearn.linear_model import LassoCV
-    from sklearn.model_selection import GridSearchCV
+    from sklearn.model_selection import KFold
 
     n, d, k = sizes.closed
     users = Users(d, k, seed, n)
     X, y = (a.astype(np.float64) for a in users.first(n))
     raw = SoftOLS(0.0).fit(X, y).coef_
-    grid = {"threshold": np.geomspace(1e-3, 1, 50) * float(np.abs(raw).max())}
-    chosen: Any = GridSearchCV(SoftOLS(), grid, cv=5).fit(X, y)
+    levels = np.geomspace(1e-3, 1, 50) * float(np.abs(raw).max())
+    missed = np.zeros(len(levels))
+    for train, test in KFold(5).split(X):
+        model = SoftOLS(0.0, fit_intercept=False).fit(X[train], y[train])
+        missed += np.square(X[test] @ model.path(levels) - y[test][:, None]).sum(0)
+    best = SoftOLS(float(levels[missed.argmin()])).fit(X, y)
     return {"arm": "no privacy", "d": d, "k": k, "n": n, "raw_error": users.error(raw),
-            "error": users.error(chosen.best_estimator_.coef_), "auto_error": users.error(SoftOLS().fit(X, y).coef_),
+            "error": users.error(best.coef_), "auto_error": users.error(SoftOLS().fit(X, y).coef_),
             "lasso_error": users.error(LassoCV(alphas=50, cv=5).fit(X, y).coef_)}
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sparsepriors.regression.estimators import SparseRegressor, SparseRegressorCV
     from sparsepriors.regression.greedy import BestSubset, OrthogonalMatchingPursuit
     from sparsepriors.regression.preconditioned import PreconditionedLasso
-    from sparsepriors.regression.private import LDPIHT, NonInteractiveLDP, NotPositiveDefinite
+    from sparsepriors.regression.private import LDPIHT, NonInteractiveLDP, NotPositiveDefinite, PublicCovariance
 
 __all__ = [
     "LDPIHT",
@@ -50,6 +50,7 @@ __all__ = [
     "PreconditionedLasso",
     "Preconditioner",
     "PrivacyReport",
+    "PublicCovariance",
     "SoftOLS",
     "SparseBayesRegressor",
     "SparseClassifier",
@@ -77,8 +78,9 @@ __all__ = [
 
 _ESTIMATORS = {"SparseRegressor": "estimators", "SparseRegressorCV": "estimators", "SparseClassifier": "classifier",
                "SparseBayesRegressor": "bayes_estimator", "SoftOLS": "elementary", "LDPIHT": "private",
-               "NonInteractiveLDP": "private", "NotPositiveDefinite": "private", "BestSubset": "greedy",
-               "OrthogonalMatchingPursuit": "greedy", "PreconditionedLasso": "preconditioned"}
+               "NonInteractiveLDP": "private", "NotPositiveDefinite": "private", "PublicCovariance": "private",
+               "BestSubset": "greedy", "OrthogonalMatchingPursuit": "greedy",
+               "PreconditionedLasso": "preconditioned"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sparsepriors import _checks
@@ -34,6 +36,36 @@ _GRADIENT = 1.5  # "auto": a typical gradient at theta = 0 has norm x_scale y_sc
 
 class NotPositiveDefinite(UserWarning):
     """The noise has made the covariance indefinite: the coefficients say little."""
+
+
+@dataclass(frozen=True)
+class PublicCovariance:
+    """What a server knows of the features from public data: ``X^T X / rows`` and of how many rows.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square, symmetric and positive definite.
+    """
+
+    matrix: Float[Tensor, "d d"]
+    rows: int
+
+    def __post_init__(self) -> None:
+        S = _checks.inexact("matrix", self.matrix)
+        _checks.count("rows", self.rows, low=1)
+        if S.ndim != 2 or S.shape[0] != S.shape[1] or not torch.allclose(S, S.mT):
+            raise ValueError(f"matrix must be square and symmetric, got shape {tuple(S.shape)}")
+        values = torch.linalg.eigvalsh(S.double())
+        if values[0] <= len(S) * torch.finfo(torch.float64).eps * values[-1]:
+            raise ValueError(f"public data must determine the covariance of {len(S)} features, got {self.rows} rows of "
+                             "lower rank")
+
+    @classmethod
+    def of(cls, X: Any) -> PublicCovariance:
+        """Of ``(rows, d)`` public features."""
+        Z: Any = check_array(X, dtype="float64")
+        return cls(torch.from_numpy(Z.T @ Z) / len(Z), len(Z))
 
 
 class _Private(DenseLinear):
@@ -160,7 +192,7 @@ class NonInteractiveLDP(_Private):
         """
         A, b = self._data(X, y)
         mechanism = self.mechanism(*A.shape, covariance=X_public is None)
-        public = None if X_public is None else self._public(X_public, A.shape[1])
+        public = None if X_public is None else self._fitting(PublicCovariance.of(X_public), A.shape[1])
         server = MomentServer(A.shape[1])
         server.aggregate(mechanism.total(A, b, self._generator()))
         self.radius_, self.tau_x_, self.tau_y_ = mechanism.radius, mechanism.tau_x, mechanism.tau_y
@@ -191,40 +223,36 @@ class NonInteractiveLDP(_Private):
         return MomentMechanism(d, self.epsilon, self.delta, radius, tau_y, self._clip("tau_x", n), covariance,
                                self.noise, self.bound)
 
-    def estimate(self, mechanism: MomentMechanism, server: MomentServer, X_public: Any = None) -> Self:
+    def estimate(self, mechanism: MomentMechanism, server: MomentServer,
+                 public: PublicCovariance | None = None) -> Self:
         """Coefficients from a server that has heard real users of `mechanism`.
 
         Raises
         ------
         ValueError
-            If the server has heard no user, or neither it nor ``X_public`` knows the covariance.
+            If the server has heard no user, or neither it nor ``public`` knows the covariance.
         """
-        public = None if X_public is None else self._public(X_public, mechanism.dim)
         if public is None and server.covariance is None:
-            raise ValueError("X_public must be given, because the messages bring no covariance; got None")
+            raise ValueError("public must be given, because the messages bring no covariance; got None")
+        if public is not None:
+            self._fitting(public, mechanism.dim)
         self.n_features_in_ = mechanism.dim
         self.radius_, self.tau_x_, self.tau_y_ = mechanism.radius, mechanism.tau_x, mechanism.tau_y
         self.privacy_report_ = mechanism.report
         self._solve(mechanism, server, public, np.float64)
         return self
 
-    def _public(self, X: Any, d: int) -> tuple[Tensor, int]:
-        """The covariance of public features, and of how many."""
-        checked: Any = check_array(X, dtype="float64")
-        Z = torch.from_numpy(checked)
-        if Z.shape[1] != d:
-            raise ValueError(f"X_public must have {d} features, as X has, got {Z.shape[1]}")
-        S = Z.mT @ Z / len(Z)
-        values = torch.linalg.eigvalsh(S)
-        if values[0] <= d * torch.finfo(torch.float64).eps * values[-1]:
-            raise ValueError(f"X_public must determine the covariance of {d} features, got {len(Z)} rows of lower rank")
-        return S, len(Z)
+    @staticmethod
+    def _fitting(public: PublicCovariance, d: int) -> PublicCovariance:
+        if len(public.matrix) != d:
+            raise ValueError(f"public data must have {d} features, as X has, got {len(public.matrix)}")
+        return public
 
-    def _solve(self, mechanism: MomentMechanism, server: MomentServer, public: tuple[Tensor, int] | None,
+    def _solve(self, mechanism: MomentMechanism, server: MomentServer, public: PublicCovariance | None,
                dtype: Any) -> None:
         _checks.one_of("psd_fix", self.psd_fix, PSD_FIXES)
         _checks.positive("floor", self.floor)
-        S = server.covariance if public is None else public[0]
+        S = server.covariance if public is None else public.matrix.double()
         assert S is not None
         values, vectors = torch.linalg.eigh(S)
         least, clip = float(values[0]), self.psd_fix == "clip" and public is None
@@ -236,20 +264,21 @@ class NonInteractiveLDP(_Private):
             values = values.clamp(min=low) if clip else values
         inverse = (vectors / values) @ vectors.mT
         raw = inverse @ server.cross
-        self.threshold_ = self._threshold(mechanism, inverse, server.users, None if public is None else public[1])
+        self.threshold_ = self._threshold(mechanism, inverse, server.users, public)
         self.covariance_ = ((vectors * values) @ vectors.mT).numpy()
         self.raw_coef_ = raw.numpy().astype(dtype)
         self.coef_ = L1(self.threshold_).prox(raw).numpy().astype(dtype)
         self.intercept_ = 0.0
 
-    def _threshold(self, mechanism: MomentMechanism, inverse: Tensor, users: int, public: int | None) -> float:
+    def _threshold(self, mechanism: MomentMechanism, inverse: Tensor, users: int,
+                   public: PublicCovariance | None) -> float:
         if not isinstance(self.threshold, str):
             _checks.nonnegative("threshold", self.threshold)
             return float(self.threshold)
         _checks.one_of("threshold", self.threshold, ("auto",))
         error = math.hypot(mechanism.noise_in_theta(), self.x_scale * self.y_scale) / math.sqrt(users)
         if public is not None:  # their covariance misses that of the users
-            error = math.hypot(error, self.x_scale**2 * mechanism.bound / math.sqrt(public))
+            error = math.hypot(error, self.x_scale**2 * mechanism.bound / math.sqrt(public.rows))
         widest = float(torch.linalg.vector_norm(inverse, dim=1).max())
         return math.sqrt(2 * math.log(max(mechanism.dim, 2))) * error * widest
 
