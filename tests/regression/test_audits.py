@@ -31,6 +31,16 @@ def test_an_audit_of_gaussian_noise_counts_delta(generator):
     assert 0.7 < audit(mu + first, second, delta=delta).epsilon <= 1.0
 
 
+def test_delta_covers_what_is_revealed_rarely(generator):
+    """Randomised response at epsilon = 1 that tells the truth for sure in 5 % of the cases: (1, 0.05), not (1, 0)."""
+    coins, shown = torch.rand(2, N, generator=generator), torch.rand(2, N, generator=generator) < 0.05
+    kept = coins < 1 / (1 + math.exp(-1))
+    first, second = (torch.where(s, 2 * t, torch.where(k, t, -t))
+                     for s, k, t in zip(shown, kept, (1.0, -1.0), strict=True))
+    assert audit(first, second).epsilon > 4
+    assert 0.9 < audit(first, second, delta=0.05).epsilon < 1.03
+
+
 def test_too_little_noise_is_seen(generator):
     mu = 2 * gaussian_mu(1.0, 1e-3)
     first, second = torch.randn(2, N, generator=generator)
