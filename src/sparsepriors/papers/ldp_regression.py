@@ -287,7 +287,7 @@ def _support(seed: int, sizes: Sizes) -> dict[str, Any]:
     """Soft thresholding where few of many coefficients matter, at growing n."""
     users, epsilon = Users(sizes.wide, 2, seed, sizes.chunk), max(sizes.epsilons)
     public, rows = _public(users, sizes.public), []
-    for arm in ("public", "public one clip", "public few"):
+    for arm in ("public", "public one clip"):
         mechanism = _mechanism(arm, users.d, epsilon, sizes.delta)
         server, generator = MomentServer(users.d), torch.Generator().manual_seed(seed)
         for part in range(sizes.wide_users // sizes.chunk):
