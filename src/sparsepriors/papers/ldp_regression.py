@@ -417,7 +417,7 @@ def _draw(run: Run, sizes: Sizes, table: dict[tuple[Any, ...], dict[str, Any]],
           support: Sequence[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    figure = Figure(figsize=(14, 5.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     first, last, high = sizes.dims[0], sizes.dims[-1], max(sizes.epsilons)
     at_most = max(n for n in sizes.counts if n <= IN_MEMORY)
@@ -448,7 +448,10 @@ def _draw(run: Run, sizes: Sizes, table: dict[tuple[Any, ...], dict[str, Any]],
     for ax in (left, middle, right):
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, fontsize=7)
+    for ax in (left, right):
+        ax.set_xticks(sizes.counts, [f"{n:,}" for n in sizes.counts], minor=False)
+        ax.minorticks_off()
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, ncols=5, loc="outside lower center")
     right.legend(frameon=False, fontsize=8)
     run.figure("errors", figure, caption=(
         "One seed; root mean squares over draws of the noise, before thresholding. Left and middle: dotted lines have "
@@ -457,5 +460,5 @@ def _draw(run: Run, sizes: Sizes, table: dict[tuple[Any, ...], dict[str, Any]],
 
 
 def _guide(ax: Any, x: Sequence[float], start: float, slope: float, label: str) -> None:
-    ax.loglog(x, [start * (v / x[0])**slope for v in x], ":", color="black", lw=1, label=label)
-    ax.annotate(label, (x[0], start), fontsize=8, va="top")
+    ax.loglog(x, [start * (v / x[0])**slope for v in x], ":", color="black", lw=1)
+    ax.annotate(label, (x[0], start), fontsize=8, va="top", xytext=(0, -6), textcoords="offset points")
