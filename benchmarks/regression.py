@@ -56,7 +56,8 @@ def counts(rows: int, columns: int, entries: int, seed: int = 0) -> tuple[Any, n
     X = scipy.sparse.csc_array(scipy.sparse.diags_array(1 / np.maximum(lengths, 1e-300)) @ X)
     w = np.where(rng.random(columns) < 0.02, rng.standard_normal(columns), 0.0)
     y = X @ w + 0.1 * rng.standard_normal(rows)
-    return scipy.sparse.csc_matrix(X), (y - y.mean()) / y.std()
+    narrow = scipy.sparse.csc_matrix((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)), shape=X.shape)
+    return narrow, (y - y.mean()) / y.std()
 
 
 def relative_gap(X: Any, y: np.ndarray, w: np.ndarray, weight: float, groups: int = 1) -> float:
