@@ -365,7 +365,7 @@ def _keep(run: Run, table: dict[tuple[Any, ...], dict[str, Any]], unit: dict[str
 def _claims(run: Run, sizes: Sizes, table: dict[tuple[Any, ...], dict[str, Any]], wide: Sequence[dict[str, Any]],
             support: Sequence[dict[str, Any]], closed: dict[str, Any], audits: dict[str, Any]) -> None:
     low, high = sizes.epsilons
-    first, last = sizes.dims
+    first, last = sizes.dims[:2]
     memory = [n for n in sizes.counts if n <= IN_MEMORY]
     most = {"rounds": memory[-1]}
 
