@@ -15,9 +15,9 @@ from sparsepriors.priors.nonconvex import CEL0, L0, MCP, SCAD, LogSum, Lq
 from sparsepriors.priors.penalties import L1, ElasticNet, SquaredL2, Zero
 from sparsepriors.priors.sets import Box, NonNegative
 
-_EPOCHS = 5          # of one call of the kernel
+_EPOCHS = 20         # of one call of the kernel: cheap beside a factorisation
 _CALLS = 200         # of the kernel, for one model
-_STEPS = 10          # of Newton's method in a row
+_STEPS = 3           # of Newton's method in a row
 _NEWTON = 4000       # largest support that is factorised
 _GRADIENT = 20000    # steps of proximal gradient, for one model
 _LOOK = 10           # of them between two looks at the violation
