@@ -42,7 +42,7 @@ PAPER = Paper(
         "If random supports are expensive, many columns lie near the span of a few: draw k, keep those far apart.",
         "Subtract what these explain from all columns near their span, rescale, and repeat until supports are cheap.",
         "Run the Lasso in the new coordinates; they depend on the design alone and serve every response.",
-        "Supports inside one cluster of columns stay expensive: coordinates cannot serve all supports at once.",
+        "Coordinates cannot serve all supports at once; whether structured ones stay expensive is measured.",
     ),
     claims=(
         Claim("cost-bounded", "Clusters, walk, tree: 95 % of fresh random supports cost at most 8 k afterwards (worst "
