@@ -212,7 +212,7 @@ def _errors(bench: Bench, support: Tensor, f: Tensor, y: Tensor) -> dict[str, fl
 
 
 def _path_errors(A: Tensor, y: Tensor, B: Tensor, f: Tensor, strengths: list[float]) -> tuple[float, float]:
-    """The least error of B x over the named strengths of the Lasso with A and y, and over its whole path besides.
+    """The least error of B x over named strengths of the Lasso with A and y, and over its path down to 3e-3 of the top.
 
     Least angle regression gives the path exactly, also where columns nearly depend and descent would take its time.
     """
@@ -224,7 +224,7 @@ def _path_errors(A: Tensor, y: Tensor, B: Tensor, f: Tensor, strengths: list[flo
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)   # the path ends where columns depend to rounding
         lars: Any = lars_path   # its annotations take alpha_min for an integer
-        alphas, _, coefficients = lars(A.numpy(), y.numpy(), method="lasso", alpha_min=1e-3 * top, max_iter=_STEPS)
+        alphas, _, coefficients = lars(A.numpy(), y.numpy(), method="lasso", alpha_min=3e-3 * top, max_iter=_STEPS)
     knots = torch.from_numpy(coefficients)
     asked = np.clip([v / n for v in strengths], alphas[-1], alphas[0])
     at = np.interp(asked, alphas[::-1], np.arange(len(alphas))[::-1])
