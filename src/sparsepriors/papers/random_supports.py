@@ -338,7 +338,7 @@ def _figure(sizes: Sizes, table: dict[tuple[str, int], dict[str, Any]]) -> Figur
                   color=colour, label=method)
     right.set(yscale="log", ylabel="mean squared error of predictions", title="worst signals of random supports")
     for ax in (left, right):
-        ax.set_xticks(place, sizes.designs, rotation=25)
+        ax.set_xticks(place, sizes.designs, rotation=30, ha="right", rotation_mode="anchor")
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, fontsize=8)
     right.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.18))
