@@ -11,6 +11,8 @@ from sklearn.linear_model import orthogonal_mp
 
 from sparsepriors.operators import Diagonal, FourierTransform, LinearOperator, Mask, Matrix
 from sparsepriors.solvers import cosamp, orthogonal_matching_pursuit
+from sparsepriors.solvers._loop import Items
+from sparsepriors.solvers.matching_pursuit import _Chosen
 
 F64, C128 = torch.float64, torch.complex128
 
@@ -83,8 +85,12 @@ def test_columns_that_a_gram_matrix_would_confuse():
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(50, 1, dtype=F64, generator=generator)
     near = a + 1e-9 * torch.randn(50, 4, dtype=F64, generator=generator)
-    found = orthogonal_matching_pursuit(Matrix(near), near[:, 0] - near[:, 3], 4, tol=1e-5)
-    assert found.converged
+    A, y = Matrix(near), near[:, 0] - near[:, 3]
+    assert orthogonal_matching_pursuit(A, y, 4, tol=1e-5).converged
+    chosen = _Chosen(A, y, Items((), (4,)), Items((), (50,)), 4)
+    for column in range(4):
+        chosen.append(torch.tensor([column]), torch.tensor([True]))
+    torch.testing.assert_close(chosen._q[0] @ chosen._q[0].mT, torch.eye(4, dtype=F64), atol=1e-14, rtol=0)
 
 
 def test_any_operator_will_do():
