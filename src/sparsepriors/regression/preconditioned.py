@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import check_cv
 from torch import Tensor
 
@@ -97,7 +99,8 @@ class PreconditionedLasso(_Linear):
         dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
         if len(b) < 2 or not bool(centred.any()):
             self.preconditioner_, self.lam_ = None, 0.0
-            self._keep(Solution(torch.zeros_like(means), {}, 0, True, 0.0, {"intercept": torch.tensor(mean)}), dtype)
+            self.coef_, self.intercept_ = np.zeros(len(means), dtype=dtype), mean
+            self.n_iter_, self.certificate_ = 0, 0.0
             return self
         found = find_preconditioner(centred, min(self.k, *centred.shape),
                                     generator=torch.Generator().manual_seed(self.random_state))
@@ -109,8 +112,11 @@ class PreconditionedLasso(_Linear):
             solution = self._solve(atoms, y_centred, self.lam_)
         w = found.apply(solution.x)
         self.preconditioner_ = found
-        self._keep(Solution(w, solution.trace, solution.iterations, solution.converged, solution.certificate,
-                            {"intercept": torch.tensor(mean - float(means @ w), dtype=torch.float64)}), dtype)
+        self.coef_, self.intercept_ = w.numpy().astype(dtype), mean - float(means @ w)
+        self.n_iter_, self.certificate_ = solution.iterations, solution.certificate
+        if not solution.converged:
+            warnings.warn(f"PreconditionedLasso stopped after max_iter = {solution.iterations} rounds at a certificate "
+                          f"of {solution.certificate:.1e}, tol is {self.tol:g}", ConvergenceWarning, stacklevel=2)
         return self
 
     def _check_parameters(self) -> None:
