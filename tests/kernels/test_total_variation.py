@@ -149,6 +149,14 @@ def test_differences_and_their_adjoint():
         assert torch.allclose(near.abs().square().sum(dim=1).sqrt(), p.abs().square().sum(dim=1).sqrt().clamp(max=0.3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_tolerance_may_be_an_integer(dtype):
+    x = torch.rand(1, 9, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    bound = torch.full((1,), 0.1, dtype=dtype)
+    whole, real = (kernels.tv_prox(x, bound, None, True, tol, 50)[0] for tol in (1, 1.0))
+    assert torch.equal(whole, real)
+
+
 @pytest.mark.public_door
 def test_bad_input():
     x, bound, p = problem((4, 5), F64)

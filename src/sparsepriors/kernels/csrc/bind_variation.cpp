@@ -33,13 +33,14 @@ void tv(const Array<const T>& x, const Array<const T>& bounds, const Array<T>& p
 
 template <class T>
 void bind(nb::module_& m, VariationKernels<T> (*InstructionSet::*kernels)(int, int, bool)) {
+    const auto a = nb::arg().noconvert();  // results are written to p, u and gaps, not to copies of another type
     m.def("tv_prox", [kernels](Array<const T> x, Array<const T> bounds, Array<T> p, Array<T> u, Array<double> gaps,
                                int axes, bool isotropic, double tol, size_t max_iter, size_t threads,
                                const std::string& isa) {
         require(axes >= 1 && axes <= 3 && x.ndim() == 5, "x must be (n, parts, z, y, x), with 1 to 3 axes");
         tv<T>(x, bounds, p, u, gaps, axes, isotropic, tol, max_iter, threads,
               (chosen(isa).*kernels)(axes, static_cast<int>(x.shape(1)), isotropic));
-    });
+    }, a, a, a, a, a, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 }
 
 }  // namespace
