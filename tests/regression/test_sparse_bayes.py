@@ -78,6 +78,18 @@ def test_the_objective_never_rises(size, dtype, vectors, seed, noise, update):
     assert all(b <= a + slack for a, b in pairwise(costs))
 
 
+@given(size=SIZES, dtype=st.sampled_from((F64, C128)), vectors=st.sampled_from((1, 2, 5)), seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_a_step_of_em_is_the_posterior_power_averaged_over_the_vectors(size, dtype, vectors, seed):
+    A, y, _ = problem(size[0], size[1], seed, dtype, vectors)
+    gamma, noise = torch.rand(size[1], dtype=F64) + 0.1, 0.2
+    gain = gamma[:, None] * torch.linalg.solve(noise * torch.eye(len(A), dtype=dtype) + (A * gamma) @ A.mH, A).mH
+    variances = gamma - (gain * (A * gamma).mT).sum(1).real
+    found = sparse_bayes(A, y, noise=noise, start=gamma, prune=0.0, max_iter=1)
+    want = variances + (gain @ y).abs().square().sum(1) / vectors
+    torch.testing.assert_close(found.extras["gamma"], want, rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize(("dtype", "vectors"), [(F64, None), (C128, None), (F64, 4)])
 def test_it_ends_where_the_gradient_vanishes(update, dtype, vectors):

@@ -22,6 +22,7 @@ from sparsepriors.regression.optimal_design import (
     spanner_coefficients,
 )
 from sparsepriors.regression.preconditioner import Preconditioner, find_preconditioner
+from sparsepriors.regression.reweighted import adaptive_lasso
 from sparsepriors.regression.sparse_bayes import sparse_bayes, sparse_bayes_cost
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ __all__ = [
     "SparseRegressor",
     "SparseRegressorCV",
     "ThresholdingServer",
+    "adaptive_lasso",
     "audit",
     "barycentric_spanner",
     "best_subset",

@@ -106,7 +106,7 @@ class Problem:
         _checks.positive("tol", tol)
         prior._check(torch.zeros(self.shape, dtype=torch.float64))
         penalty = self.form(prior)
-        x = torch.zeros(self.shape, dtype=torch.float64) if x0 is None else _start(x0, self.shape)
+        x = self.start(x0)
         x = self.step(prior, x, torch.zeros_like(x)) if x0 is not None and penalty.kind != Penalty.elastic else x
         trace: dict[str, list[float]] = {"certificate": [], "objective": [], "working_set": []}
         share, converged, keep = _INNER, False, None
@@ -131,6 +131,16 @@ class Problem:
         return Solution(x, trace, len(trace["certificate"]), converged, trace["certificate"][-1],
                         {"intercept": self.ended(x), "gap": torch.tensor(gap, dtype=torch.float64)})
 
+    def start(self, x0: Tensor | None) -> Tensor:
+        """What was given to start from, checked; else zeros."""
+        if x0 is None:
+            return torch.zeros(self.shape, dtype=torch.float64)
+        _checks.inexact("x0", x0)
+        if x0.shape != self.shape or x0.is_complex():
+            raise ValueError(f"x0 must be a real tensor of shape {self.shape}, got {x0.dtype} of shape "
+                             f"{tuple(x0.shape)}")
+        return x0.detach().double().clone()
+
     def ended(self, x: Tensor) -> Tensor:
         """The intercept that belongs to x."""
         return self.mean - self.design.means @ x
@@ -139,10 +149,3 @@ class Problem:
 def rows_of(x: Tensor) -> Tensor:
     """A vector as a matrix of one column, a matrix as it is."""
     return x if x.ndim == 2 else x[:, None]
-
-
-def _start(x0: Tensor, shape: tuple[int, ...]) -> Tensor:
-    _checks.inexact("x0", x0)
-    if x0.shape != shape or x0.is_complex():
-        raise ValueError(f"x0 must be a real tensor of shape {shape}, got {x0.dtype} of shape {tuple(x0.shape)}")
-    return x0.detach().double().clone()

@@ -81,7 +81,7 @@ def coordinate_descent(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *
     TypeError, ValueError
         If the prior has no such form, the arguments do not fit one another or hold NaN, or a parameter is out of range.
     """
-    return _problem(A, y, prior, weights, intercept, loss).solve(prior, x0, max_iter, tol, callback)
+    return problem_of(A, y, prior, weights, intercept, loss).solve(prior, x0, max_iter, tol, callback)
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def logistic_regression(A: object, labels: Float[Tensor, " n"], prior: Prior, *,
 
         if scipy.sparse.issparse(matrix):
             matrix = scipy.sparse.csc_array(scipy.sparse.diags_array(signs.numpy()) @ matrix)
-    problem = _problem(matrix, torch.zeros_like(signs), prior, weights, signs if intercept else False, Logistic())
+    problem = problem_of(matrix, torch.zeros_like(signs), prior, weights, signs if intercept else False, Logistic())
     return problem.solve(prior, x0, max_iter, tol, None)
 
 
@@ -148,7 +148,7 @@ def regularization_path(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, 
     Solution
         One for each factor. The other parameters and errors are those of `coordinate_descent`.
     """
-    problem = _problem(A, y, prior, weights, intercept, loss)
+    problem = problem_of(A, y, prior, weights, intercept, loss)
     x0 = None
     for factor in factors:
         found = problem.solve(Scaled(prior, factor), x0, max_iter, tol, None)
@@ -167,7 +167,7 @@ def largest_factor(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *,
     ValueError
         If there is none: the prior does not hold every coordinate at zero however large it is.
     """
-    problem = _problem(A, y, prior, weights, intercept, loss)
+    problem = problem_of(A, y, prior, weights, intercept, loss)
     low, high = 0.0, 1.0
     while problem.moves(prior, high):
         low, high = high, 4 * high
@@ -190,8 +190,8 @@ def by_columns(prior: Prior, columns: int) -> bool:
     return True
 
 
-def _problem(A: object, y: Tensor, prior: Prior, weights: Tensor | None, intercept: bool | Tensor,
-             loss: Prior | None) -> Problem:
+def problem_of(A: object, y: Tensor, prior: Prior, weights: Tensor | None, intercept: bool | Tensor,
+               loss: Prior | None) -> Problem:
     """The problem with columns or with groups as its units; an intercept's column may be another than ones."""
     _checks.inexact("y", y)
     if y.ndim not in (1, 2) or y.is_complex() or y.device.type != "cpu":
