@@ -104,7 +104,9 @@ class PlusQuadratic(Wrapped):
     center
         Where the quadratic part is smallest: a number or a tensor that broadcasts to ``x``.
 
-    Source: Parikh and Boyd (2014), Proximal algorithms, section 2.2.
+    References
+    ----------
+    Parikh and Boyd (2014), Proximal algorithms, section 2.2.
     """
 
     weight: float | Tensor = 1.0
@@ -312,7 +314,9 @@ class PlugAndPlay(Prior):
         denoiser's, where it has that attribute. To be written as JSON it must be a described object, as the library's
         own denoisers are.
 
-    Source: Venkatakrishnan, Bouman and Wohlberg (2013), Plug-and-play priors for model based reconstruction.
+    References
+    ----------
+    Venkatakrishnan, Bouman and Wohlberg (2013), Plug-and-play priors for model based reconstruction.
     """
 
     denoiser: Callable[[Tensor, float | Tensor], Tensor]

@@ -57,8 +57,10 @@ class Lq(Nonconvex):
     q
         ``0.5`` or ``2/3``.
 
-    Source: Xu, Chang, Xu and Zhang (2012), L1/2 regularization: a thresholding representation theory; Cao, Sun and Xu
-    (2013), Fast image deconvolution using closed-form thresholding formulas of Lq (q = 1/2, 2/3) regularization.
+    References
+    ----------
+    Xu, Chang, Xu and Zhang (2012), L1/2 regularization: a thresholding representation theory; Cao, Sun and Xu (2013),
+    Fast image deconvolution using closed-form thresholding formulas of Lq (q = 1/2, 2/3) regularization.
     """
 
     q: float = 0.5
@@ -99,7 +101,9 @@ class MCP(Nonconvex):
     gamma
         Concavity, positive; large values approach `L1`.
 
-    Source: Zhang (2010), Nearly unbiased variable selection under minimax concave penalty.
+    References
+    ----------
+    Zhang (2010), Nearly unbiased variable selection under minimax concave penalty.
     """
 
     gamma: float = 3.0
@@ -125,7 +129,9 @@ class SCAD(Nonconvex):
     a
         Where the penalty becomes constant, in units of ``weight``; more than 2.
 
-    Source: Fan and Li (2001), Variable selection via nonconcave penalized likelihood.
+    References
+    ----------
+    Fan and Li (2001), Variable selection via nonconcave penalized likelihood.
     """
 
     a: float = 3.7
@@ -161,7 +167,9 @@ class LogSum(Nonconvex):
     epsilon
         Scale below which the penalty is nearly linear, positive.
 
-    Source: Candes, Wakin and Boyd (2008), Enhancing sparsity by reweighted l1 minimization.
+    References
+    ----------
+    Candes, Wakin and Boyd (2008), Enhancing sparsity by reweighted l1 minimization.
     """
 
     epsilon: float = 1.0
@@ -197,8 +205,10 @@ class CEL0(Nonconvex):
     norm
         Euclidean norms of the columns, positive: a number or a tensor that broadcasts to ``x``.
 
-    Source: Soubies, Blanc-Feraud and Aubert (2015), A continuous exact l0 penalty (CEL0) for least squares regularized
-    problem, equation 2.14.
+    References
+    ----------
+    Soubies, Blanc-Feraud and Aubert (2015), A continuous exact l0 penalty (CEL0) for least squares regularized problem,
+    equation 2.14.
     """
 
     norm: float | Tensor = 1.0

@@ -25,7 +25,9 @@ class Partition(Prior):
     labels
         ``(p,)`` int64: the group of every entry of the last axis, from 0, no number left out.
 
-    Source: Yuan and Lin (2006), Model selection and estimation in regression with grouped variables.
+    References
+    ----------
+    Yuan and Lin (2006), Model selection and estimation in regression with grouped variables.
     """
 
     prior: Prior

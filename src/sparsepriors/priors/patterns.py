@@ -128,8 +128,10 @@ class NM(Pattern):
         code of Zhou et al. (2021, arXiv:2102.04010) does, so that m need only divide the number of entries. Where m
         divides the rows both are the same; where it does not, groups reach over two outputs, and no hardware uses them.
 
-    Source: Mishra et al. (2021), Accelerating sparse deep neural networks, for 2:4 and for the order of the entries of
-    a convolution; the projection keeps the n largest moduli of each group.
+    References
+    ----------
+    Mishra et al. (2021), Accelerating sparse deep neural networks, for 2:4 and for the order of the entries of a
+    convolution; the projection keeps the n largest moduli of each group.
     """
 
     n: int = 2

@@ -103,7 +103,9 @@ class ElasticNet(Weighted, convex=True):
     ridge
         Weight of the quadratic part, nonnegative, a number or a tensor that broadcasts to ``x``.
 
-    Source: Zou and Hastie (2005), Regularization and variable selection via the elastic net.
+    References
+    ----------
+    Zou and Hastie (2005), Regularization and variable selection via the elastic net.
     """
 
     ridge: float | Tensor = 1.0
@@ -135,8 +137,10 @@ class Huber(Weighted, convex=True):
     delta
         Where the quadratic becomes linear, positive.
 
-    Source: Huber (1964), Robust estimation of a location parameter, divided by delta so that the slope at infinity
-    is ``weight``: it is the Moreau envelope of ``L1(weight)`` with parameter ``delta / weight``.
+    References
+    ----------
+    Huber (1964), Robust estimation of a location parameter, divided by delta so that the slope at infinity is
+    ``weight``: it is the Moreau envelope of ``L1(weight)`` with parameter ``delta / weight``.
     """
 
     delta: float = 1.0
@@ -210,7 +214,9 @@ class GroupL2(Prior, convex=True):
     axis
         One axis or several. Negative counts from the end; a nonnegative axis needs ``dims=None``.
 
-    Source: Yuan and Lin (2006), Model selection and estimation in regression with grouped variables.
+    References
+    ----------
+    Yuan and Lin (2006), Model selection and estimation in regression with grouped variables.
     """
 
     weight: float | Tensor = 1.0

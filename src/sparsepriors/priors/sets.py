@@ -148,7 +148,9 @@ class Simplex(ConstraintSet, convex=True, accepts_complex=False):
     radius
         Positive, a number or a tensor that is constant over each unknown.
 
-    Source: Held, Wolfe and Crowder (1974), Validation of subgradient optimization; the threshold by sorting.
+    References
+    ----------
+    Held, Wolfe and Crowder (1974), Validation of subgradient optimization; the threshold by sorting.
     """
 
     radius: float | Tensor = 1.0
@@ -179,7 +181,9 @@ class L1Ball(ConstraintSet, convex=True):
     radius
         Positive, a number or a tensor that is constant over each unknown.
 
-    Source: Duchi, Shalev-Shwartz, Singer and Chandra (2008), Efficient projections onto the l1-ball.
+    References
+    ----------
+    Duchi, Shalev-Shwartz, Singer and Chandra (2008), Efficient projections onto the l1-ball.
     """
 
     radius: float | Tensor = 1.0
@@ -243,7 +247,9 @@ class Rank(ConstraintSet):
     k
         Largest rank, at least 0.
 
-    Source: Eckart and Young (1936), The approximation of one matrix by another of lower rank.
+    References
+    ----------
+    Eckart and Young (1936), The approximation of one matrix by another of lower rank.
     """
 
     k: int = 1

@@ -16,16 +16,18 @@ from sparsepriors.priors.base import Prior
 class NuclearNorm(Prior, convex=True):
     """R(X) = weight * sum of the singular values of the matrices in the last two axes.
 
+    Where the threshold is not small beside the largest singular value, and no gradient is asked for, the prox is taken
+    from the eigenvectors of the smaller Gram matrix, which is faster and as accurate: singular values that are lost in
+    its rounding lie far below the threshold.
+
     Parameters
     ----------
     weight
         Nonnegative, a number or a tensor that is constant over each unknown.
 
-    Where the threshold is not small beside the largest singular value, and no gradient is asked for, the prox is taken
-    from the eigenvectors of the smaller Gram matrix, which is faster and as accurate: singular values that are lost in
-    its rounding lie far below the threshold.
-
-    Source: Cai, Candes and Shen (2010), A singular value thresholding algorithm for matrix completion.
+    References
+    ----------
+    Cai, Candes and Shen (2010), A singular value thresholding algorithm for matrix completion.
     """
 
     weight: float | Tensor = 1.0
@@ -82,8 +84,10 @@ class SLOPE(Prior, convex=True):
     weights
         Nonnegative and nonincreasing, one for each entry of the unknown: shape ``(n,)``.
 
-    Source: Bogdan, van den Berg, Sabatti, Su and Candes (2015), SLOPE: adaptive variable selection via convex
-    optimization; the prox by isotonic regression of the sorted, shifted moduli.
+    References
+    ----------
+    Bogdan, van den Berg, Sabatti, Su and Candes (2015), SLOPE: adaptive variable selection via convex optimization; the
+    prox by isotonic regression of the sorted, shifted moduli.
     """
 
     weights: Tensor = field(default_factory=lambda: torch.ones(1))

@@ -43,7 +43,9 @@ class TV(Prior, convex=True):
     dims
         Number of spatial axes, 1 to 3; the axes before them are a batch.
 
-    Source: Rudin, Osher and Fatemi (1992); Chambolle (2004) for the dual; Beck and Teboulle (2009), Fast gradient-based
+    References
+    ----------
+    Rudin, Osher and Fatemi (1992); Chambolle (2004) for the dual; Beck and Teboulle (2009), Fast gradient-based
     algorithms for constrained total variation image denoising, for the method; Chambolle and Dossal (2015) for its
     momentum; O'Donoghue and Candes (2015) for the restarts; Johnson (2013), A dynamic programming algorithm for the
     fused lasso and l0-segmentation, for sequences.

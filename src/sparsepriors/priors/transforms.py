@@ -24,8 +24,10 @@ class InBasis(Prior):
     basis
         W. Its property is checked once, on a random vector.
 
-    Source: Combettes and Pesquet (2007), A Douglas-Rachford splitting approach to nonsmooth convex variational signal
-    recovery, proposition 11.
+    References
+    ----------
+    Combettes and Pesquet (2007), A Douglas-Rachford splitting approach to nonsmooth convex variational signal recovery,
+    proposition 11.
     """
 
     prior: Prior

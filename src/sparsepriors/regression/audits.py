@@ -62,7 +62,9 @@ def audit(first: Float[Tensor, " n"], second: Float[Tensor, " n"], *, delta: flo
     TypeError, ValueError
         If scores are too few, of unequal number or not finite, or delta or confidence lies outside [0, 1).
 
-    Source: Jagielski, Ullman and Oprea (2020), Auditing differentially private machine learning, section 4.
+    References
+    ----------
+    Jagielski, Ullman and Oprea (2020), Auditing differentially private machine learning, section 4.
     """
     for name, scores in (("first", first), ("second", second)):
         if _checks.inexact(name, scores).ndim != 1 or len(scores) < 100:

@@ -41,8 +41,10 @@ class SoftOLS(DenseLinear):
     threshold_
         That was used.
 
-    Source: Yang, Lozano and Ravikumar (2014), Elementary estimators for high-dimensional linear regression; Zhu et al.
-    (2024), the by-product of Algorithm 1.
+    References
+    ----------
+    Yang, Lozano and Ravikumar (2014), Elementary estimators for high-dimensional linear regression; Zhu et al. (2024),
+    the by-product of Algorithm 1.
 
     Examples
     --------
@@ -136,7 +138,9 @@ def threshold_covariance(covariance: Float[Tensor, "p p"], threshold: float, rul
     rule
         ``"soft"`` shrinks the entries that it keeps, ``"hard"`` does not.
 
-    Source: Bickel and Levina (2008); Rothman, Levina and Zhu (2009).
+    References
+    ----------
+    Bickel and Levina (2008); Rothman, Levina and Zhu (2009).
     """
     _checks.inexact("covariance", covariance)
     _checks.nonnegative("threshold", threshold)

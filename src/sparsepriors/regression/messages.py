@@ -84,8 +84,10 @@ class MomentMechanism:
     TypeError, ValueError
         If a parameter is out of range, or the classic formula does not keep the promise.
 
-    Source: Zhu et al. (2024), Improved analysis of sparse linear regression in local differential privacy model,
-    Algorithms 1 and 2.
+    References
+    ----------
+    Zhu et al. (2024), Improved analysis of sparse linear regression in local differential privacy model, Algorithms 1
+    and 2.
     """
 
     dim: int
@@ -295,7 +297,9 @@ class GradientMechanism:
     tau_x, tau_y
         Entries of x, and y, are clipped to these sizes first; ``None`` for no clipping.
 
-    Source: Zhu et al. (2024), Algorithm 3.
+    References
+    ----------
+    Zhu et al. (2024), Algorithm 3.
     """
 
     dim: int

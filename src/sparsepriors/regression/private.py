@@ -143,7 +143,9 @@ class NonInteractiveLDP(_Private):
     privacy_report_
         What each user's message cost.
 
-    Source: Zhu et al. (2024), Algorithm 1; with public features, Algorithm 2.
+    References
+    ----------
+    Zhu et al. (2024), Algorithm 1; with public features, Algorithm 2.
 
     Examples
     --------
@@ -318,7 +320,9 @@ class LDPIHT(_Private):
     privacy_report_
         What each user's message cost.
 
-    Source: Zhu et al. (2024), Algorithm 3, which keeps 8 k coefficients and more where k are expected.
+    References
+    ----------
+    Zhu et al. (2024), Algorithm 3, which keeps 8 k coefficients and more where k are expected.
 
     Examples
     --------
