@@ -87,7 +87,7 @@ def _spread(scale: Tensor, t: Tensor) -> Tensor:
 
 def _planar(t: Tensor, axis: int) -> Tensor:
     """Contiguous, with real and imaginary parts apart along a new axis; may share memory with ``t``."""
-    t = t.detach()
+    t = t.detach().resolve_conj()
     parts = torch.view_as_real(t).movedim(-1, axis) if t.is_complex() else t.unsqueeze(axis)
     return parts.contiguous()
 
