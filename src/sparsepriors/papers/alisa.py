@@ -127,7 +127,7 @@ class Sizes:
 
 
 SIZES = {Scale.SMOKE: Sizes(72, 40, (0.4, 0.2), 30, 12, (2, 2, 16, 40), 2, (4, 64)),
-         Scale.DEFAULT: Sizes(384, 128, (0.6, 0.4, 0.2), 128, 24),
+         Scale.DEFAULT: Sizes(1024, 256, (0.6, 0.4, 0.2), 512, 64),
          Scale.FULL: Sizes(2048, 256, (0.8, 0.6, 0.4, 0.2), 1500, 300)}
 WATCHED: dict[str, Callable[[float], TokenSelector]] = {
     "dense": lambda r: LocalWindow(1.0), "sparse window": SparseWindow, "local": LocalWindow, "strided": Strided}
