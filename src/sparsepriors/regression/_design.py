@@ -123,7 +123,7 @@ class SparseDesign(Design):
         return torch.from_numpy(product - (self._d @ self._d) * np.outer(self._m[left], self._m[right]))
 
     def squared_norms(self) -> Tensor:
-        squares = np.asarray(self._x.multiply(self._x).sum(axis=0)).reshape(-1)
+        squares = self._squares() @ np.ones(self.rows)
         return torch.from_numpy(np.maximum(squares - (self._d @ self._d) * self._m ** 2, 0.0))
 
     def project(self, a: Tensor, r: Tensor) -> Tensor:
@@ -135,7 +135,14 @@ class SparseDesign(Design):
         return torch.from_numpy((some.T @ some.multiply(weights.numpy()[:, None]).tocsc()).toarray())
 
     def weighted_norms(self, weights: Tensor) -> Tensor:
-        return torch.from_numpy(self._x.multiply(self._x).T @ weights.numpy())
+        return torch.from_numpy(self._squares() @ weights.numpy())
+
+    def _squares(self) -> Any:
+        """The entries squared, transposed; they lie where the entries lie."""
+        import scipy.sparse
+
+        x = self._x
+        return scipy.sparse.csc_array((x.data ** 2, x.indices, x.indptr), shape=x.shape).T
 
 
 def design(A: object, weights: Tensor | None, centre: bool) -> Design:
