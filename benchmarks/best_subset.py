@@ -49,7 +49,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure, print and write the rows."""
-    return command("best_subset", __doc__ or "", measure, arguments)
+    return command("best_subset", __doc__ or "", measure, ["--threads", "1", *(arguments or [])])
 
 
 if __name__ == "__main__":
