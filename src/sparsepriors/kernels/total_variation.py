@@ -48,7 +48,7 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor | None, isotropic: bool, tol: fl
     path = code_path(instruction_set)
     if x.numel() == 0:
         return x.clone(), x.new_zeros(dual), x.new_zeros(x.shape[:1], dtype=torch.float64)
-    peaks = x.detach().abs().reshape(x.shape[0], -1).amax(dim=1)
+    peaks = x.detach().abs().amax(dim=tuple(range(1, x.ndim)))
     low, high = (float(v) for v in peaks.aminmax())
     if not 1 / _LARGE < low <= high < _LARGE:
         # Scaled by a power of two, which is exact, to order one: squares neither overflow nor vanish.

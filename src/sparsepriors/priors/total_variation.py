@@ -85,8 +85,11 @@ class TV(Prior, convex=True):
         d = self._d
         spatial = x.shape[x.ndim - d:]
         rows = x.reshape(-1, *spatial)
-        t = _shapes.tensor_like(self.weight, x) * step
-        t = t.expand(*x.shape[:x.ndim - d], *(1,) * d).reshape(-1, *(1,) * d)
+        if isinstance(self.weight, Tensor) or isinstance(step, Tensor):
+            t = _shapes.tensor_like(self.weight, x) * step
+            t = t.expand(*x.shape[:x.ndim - d], *(1,) * d).reshape(-1, *(1,) * d)
+        else:
+            t = torch.full((rows.shape[0], *(1,) * d), self.weight * step, dtype=x.dtype.to_real(), device=x.device)
         shape = (rows.shape[0], d, *spatial)
         if state is None:
             p = None
