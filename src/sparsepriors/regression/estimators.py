@@ -13,19 +13,14 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.operators import Matrix
 from sparsepriors.priors import L1, Prior, Scaled
+from sparsepriors.regression._linear import Linear
 from sparsepriors.regression.descent import by_columns, coordinate_descent, largest_factor, regularization_path
 from sparsepriors.solvers import Solution, proximal_gradient
 
 try:
-    from sklearn.base import BaseEstimator, RegressorMixin
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import check_cv
     from sklearn.utils.parallel import Parallel, delayed
-    from sklearn.utils.validation import (
-        _check_sample_weight,  # pyright: ignore[reportPrivateUsage]
-        check_is_fitted,
-        validate_data,
-    )
 except ImportError as e:
     raise ImportError("the estimators of sparsepriors.regression need scikit-learn: "
                       "pip install 'sparsepriors[statistics]'") from e
@@ -34,44 +29,13 @@ _LEAST_STRENGTH = 1e-200  # where the response is constant, every strength has t
 _GRADIENT_STEPS = 100  # iterations of proximal gradient for one round of coordinate descent
 
 
-class _Linear(RegressorMixin, BaseEstimator):
-    """Prediction and the checks that both estimators share."""
+class _Penalised(Linear):
+    """The parameters that both estimators share."""
 
     prior: Prior | None
     fit_intercept: bool
     tol: float
     max_iter: int
-    coef_: np.ndarray
-    intercept_: float
-
-    def predict(self, X: Any) -> np.ndarray:
-        """``X coef_ + intercept_``: ``(n,)``."""
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
-        return X @ self.coef_ + self.intercept_
-
-    @property
-    def sparse_coef_(self) -> Any:
-        """``coef_`` as a SciPy row, as scikit-learn's Lasso gives it."""
-        import scipy.sparse
-
-        return scipy.sparse.csr_matrix(self.coef_)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    def _data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Tensor, Tensor | None, float]:
-        """Design, response, weights that sum to n (None for equal ones), and n."""
-        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=[np.float64, np.float32], order="F",
-                             y_numeric=True)
-        weights = None
-        if sample_weight is not None:
-            s = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-            weights = torch.from_numpy(s * (len(s) / s.sum()))
-        A = torch.from_numpy(X) if isinstance(X, np.ndarray) else X
-        return A, torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64)), weights, float(len(y))
 
     def _options(self) -> tuple[Prior, dict[str, Any]]:
         """The prior and the keywords of the solvers; `TypeError` or `ValueError` for a bad parameter."""
@@ -93,7 +57,7 @@ class _Linear(RegressorMixin, BaseEstimator):
                           f"of {found.certificate:.1e}, tol is {self.tol:g}", ConvergenceWarning, stacklevel=3)
 
 
-class SparseRegressor(_Linear):
+class SparseRegressor(_Penalised):
     """Minimise ``sum_i s_i loss(x_i.w + b - y_i) / sum s + alpha prior(w)``, s the sample weights.
 
     Parameters
@@ -210,7 +174,7 @@ class SparseRegressor(_Linear):
         return _by_gradient(A, b, prior, weights, x0, **options)
 
 
-class SparseRegressorCV(_Linear):
+class SparseRegressorCV(_Penalised):
     """`SparseRegressor` with the strength that cross-validation finds best along a path.
 
     Parameters

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from sparsepriors import _checks
+from sparsepriors.regression._linear import Linear
 from sparsepriors.regression._unit_design import unit_design
 from sparsepriors.regression.best_subset import best_subset_path
-from sparsepriors.regression.estimators import _Linear  # pyright: ignore[reportPrivateUsage]
 from sparsepriors.solvers import Solution, orthogonal_matching_pursuit
 
 
-class _Greedy(_Linear):
+class _Greedy(Linear):
     """What both have after a fit."""
 
     def _keep_columns(self, found: Solution, dtype: Any) -> Self:

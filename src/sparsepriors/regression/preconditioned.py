@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.priors import L1
+from sparsepriors.regression._linear import Linear
 from sparsepriors.regression.descent import coordinate_descent, largest_factor, regularization_path
-from sparsepriors.regression.estimators import _Linear  # pyright: ignore[reportPrivateUsage]
 from sparsepriors.regression.preconditioner import find_preconditioner
 from sparsepriors.solvers import Solution
 
@@ -23,7 +23,7 @@ _SCALED_STEPS = 30    # of the alternation between noise level and solution
 _SETTLED = 1e-4       # relative change of the noise level at which it ends
 
 
-class PreconditionedLasso(_Linear):
+class PreconditionedLasso(Linear):
     """Minimise ``1/(2n) ||y - X S u||^2 + lam ||u||_1`` for coordinates S learnt from X; the coefficients are S u.
 
     For designs with nearly collinear columns: where a sparse signal has large coefficients that cancel, the Lasso
