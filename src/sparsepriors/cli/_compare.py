@@ -18,6 +18,7 @@ from sparsepriors.networks import preset_table
 from sparsepriors.networks.preset_table import DENSE
 from sparsepriors.networks.sparse import PRESETS
 from sparsepriors.networks.train_loop import TrainingDivergedError
+from sparsepriors.runs.interrupts import interrupts_kept
 from sparsepriors.runs.machine import machine
 
 _Unit = tuple[str, float, int]
@@ -46,7 +47,8 @@ def compare(presets: str, *, sparsity: str, model: str, data: str, data_dir: Pat
         rows: list[dict[str, Any]] = []
         test = _networks.test_examples(pictures)
         try:
-            with _progress.bars(_door.err(), quiet=quiet or as_json) as bars, bars(len(units), "trainings") as bar:
+            with (interrupts_kept(), _progress.bars(_door.err(), quiet=quiet or as_json) as bars,
+                  bars(len(units), "trainings") as bar):
                 for name, level, seed in units:
                     path = out / "units" / f"{name}_{level:g}_{seed}.json"
                     if not path.exists():

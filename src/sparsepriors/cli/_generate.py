@@ -11,6 +11,7 @@ import torch
 import typer
 
 from sparsepriors.cli import _door, _networks
+from sparsepriors.runs.interrupts import interrupts_kept
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -35,10 +36,11 @@ def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, t
         _door.usage("--prompt must not be empty")
     with _door.stoppable(), _networks.threads(threads):
         try:
-            network, tokenizer = _load(model, _DTYPES[dtype], data_dir)
-            cache = cache_by_name(kv, network.config, sparsity)
-            facts = _write(network, tokenizer, cache, text, count=count, temperature=temperature, seed=seed, chat=chat,
-                           shown=not as_json)
+            with interrupts_kept():
+                network, tokenizer = _load(model, _DTYPES[dtype], data_dir)
+                cache = cache_by_name(kv, network.config, sparsity)
+                facts = _write(network, tokenizer, cache, text, count=count, temperature=temperature, seed=seed,
+                               chat=chat, shown=not as_json)
         except KeyboardInterrupt:
             if not as_json:
                 typer.echo()

@@ -15,6 +15,7 @@ from sparsepriors.cli import _door, _progress
 from sparsepriors.data.radar_files import Measurement, read_measurement, write_volume
 from sparsepriors.imaging.radar import MIGRATIONS, PRIORS, migrate, reconstruct, tuned_settings
 from sparsepriors.operators.radar import BornMIMO, VoxelGrid
+from sparsepriors.runs.interrupts import interrupts_kept
 from sparsepriors.solvers import State
 
 
@@ -38,7 +39,8 @@ def radar(measurement: Path, out: Path, *, low: str, high: str, shape: str, prio
     start = time.perf_counter()
     with _door.stoppable():
         try:
-            volume, facts = _image(data, grid, prior, snr_db, iterations, torch.device(device), quiet=quiet)
+            with interrupts_kept():
+                volume, facts = _image(data, grid, prior, snr_db, iterations, torch.device(device), quiet=quiet)
         except KeyboardInterrupt:
             _door.fail("interrupted; nothing was written", _door.INTERRUPTED)
         except (ValueError, TypeError, FloatingPointError, RuntimeError) as e:

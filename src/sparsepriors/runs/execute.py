@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sparsepriors import _checks, _files
 from sparsepriors.runs import run as _run
+from sparsepriors.runs.interrupts import interrupts_kept
 from sparsepriors.runs.machine import peak_rss_mb, reset_peak_rss
 from sparsepriors.runs.paper import Experiment, Scale
 from sparsepriors.runs.progress import ProgressFactory, silent
@@ -133,7 +134,8 @@ def _enter(run: Run, before: Status, body: Callable[[], object]) -> None:
 
     note(RUNNING)
     try:
-        body()
+        with interrupts_kept():
+            body()
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             note(INTERRUPTED)
