@@ -54,6 +54,21 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(isa, n, m, dtype):
 
 
 @pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "m", "groups"), [(1, 2, 11), (1, 8, 9), (3, 4, 8), (7, 8, 5), (3, 32, 6), (5, 17, 5),
+                                                (31, 32, 3)])
+def test_pairs_of_values_that_belong_to_two_groups(isa, dtype, n, m, groups):
+    """With odd n a pair has values of two groups, in two tables where a group fills one. Integers, exactly."""
+    generator = torch.Generator().manual_seed(n)
+    weight = torch.randint(1, 4, (19, groups * m), generator=generator).float()
+    weight = torch.where(nm_mask(torch.rand(weight.shape, generator=generator), n, m), weight, 0.0).to(dtype)
+    for rows in (1, 3, 7, 20):
+        x = torch.randint(-3, 4, (rows, groups * m), generator=generator).to(dtype)
+        want = (x.double() @ weight.double().T).to(dtype)
+        assert torch.equal(nm_linear(x, pack_linear_nm(weight, n, m), instruction_set=isa), want)
+
+
+@pytest.mark.parametrize("isa", SETS)
 def test_entries_that_meet_no_stored_value_do_no_harm(isa):
     weight = torch.zeros(20, 8)
     weight[:, 1] = weight[:, 2] = weight[:, 6] = weight[:, 7] = 1.0

@@ -107,7 +107,7 @@ void scores(const Array<const float>& q, const Packed<V>& keys, const Array<floa
     require(group_of(keys, out, tokens) == group, "out must be (batch, query heads, tokens)");
     const float* from = q.data();
     float* to = out.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     const size_t each = pieces_of(keys.blocks, kPieceBlocks);
     share(keys.heads * each, keys.threads(threads), [&](size_t piece, size_t) {
         const size_t head = piece / each, first = piece % each * kPieceBlocks;
@@ -124,7 +124,7 @@ void mix(const Array<const float>& weights, const Packed<V>& packed, const Array
             "out must be (batch, query heads, channels)");
     const float* from = weights.data();
     float* to = out.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     const size_t each = pieces_of(packed.blocks, kMixBlocks), room = group * packed.tiles;
     const Scratch<float> sums(packed.heads * each * room);
     share(packed.heads * each, packed.threads(threads), [&](size_t piece, size_t) {
@@ -191,7 +191,7 @@ void attention(const Array<const float>& q, const Packed<V>& keys, const Packed<
     const float *from = q.data(), *add = mask ? mask->data() : nullptr;
     const V *new_keys = recent_keys.data(), *new_values = recent_values.data();
     float* to = out.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
 
     // The dense tokens are one more piece of every head, after those of the packed ones.
     const size_t each = pieces_of(keys.blocks, kPieceBlocks) + (recent > 0);
@@ -244,7 +244,7 @@ bool mark(const Array<const V>& x, size_t keep, size_t pad, bool by_channel, con
     const V* from = x.data();
     uint64_t* words = reinterpret_cast<uint64_t*>(bitmap.data());
     int32_t* count = counts.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     threads = std::clamp<size_t>(heads * blocks * tiles / kThreadTiles, 1, std::max<size_t>(1, threads));
     const Scratch<uint64_t> scratch(threads * 2 * filled);
     std::atomic<bool> nan{false};
@@ -275,7 +275,7 @@ void fill(const Array<const V>& x, size_t pad, bool by_channel, const Array<cons
     for (size_t h = 0; h < heads; ++h)
         require(at[h * (blocks + 1)] == 0 && static_cast<size_t>(at[h * (blocks + 1) + blocks]) <= width,
                 "values must have room for every head");
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     threads = std::clamp<size_t>(heads * blocks * tiles / kThreadTiles, 1, std::max<size_t>(1, threads));
     share(pieces_of(heads * blocks, kPieceBlocks), threads, [&](size_t piece, size_t) {
         for (size_t b = piece * kPieceBlocks; b < std::min((piece + 1) * kPieceBlocks, heads * blocks); ++b)
@@ -292,7 +292,7 @@ void unpack(const Packed<V>& packed, bool by_channel, const Array<V>& x, size_t 
     const size_t channels = x.shape(2);
     require(packed.tiles == (by_channel ? channels : (channels + 63) / 64 * 64), "x must fit what is packed");
     V* to = x.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     share(pieces_of(packed.heads * packed.blocks, kPieceBlocks), packed.threads(threads), [&](size_t piece, size_t) {
         for (size_t b = piece * kPieceBlocks; b < std::min((piece + 1) * kPieceBlocks, packed.heads * packed.blocks); ++b)
             kernels.unpack(packed.head(b / packed.blocks), b % packed.blocks, channels, by_channel,

@@ -34,7 +34,7 @@ void forward(const Array<const T>& x, const Array<const T>& base, const Array<co
     const size_t batch = x.shape(0), each = b.frequencies * b.pairs(), pieces = std::min(b.tiles, kForwardPieces);
     const T* from = x.data();
     T* to = y.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     threads = std::max<size_t>(1, std::min(threads, batch * pieces));
     const size_t room = born_scratch(b);
     const Scratch<T> scratch(threads * room);
@@ -66,7 +66,7 @@ void adjoint(const Array<const T>& y, const Array<const T>& base, const Array<co
     const size_t batch = y.shape(0), each = b.frequencies * b.pairs();
     const T* from = y.data();
     T* to = x.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     threads = std::max<size_t>(1, std::min(threads, batch * b.tiles));
     const size_t room = born_scratch(b);
     const Scratch<T> scratch(threads * room);

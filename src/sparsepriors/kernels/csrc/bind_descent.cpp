@@ -31,7 +31,7 @@ void bind_products(nb::module_& m, void (*DescentKernels::*kernel)(const T*, siz
         double* to = out.data();
         const auto run = chosen(isa).descent.*kernel;
         const size_t each = std::max<size_t>(kPiece / std::max<size_t>(n, 1), 1);
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         share((p + each - 1) / each, threads,
               [&](size_t i, size_t) { run(rows, n, i * each, std::min(p, (i + 1) * each), vector, kept, to); });
     });
@@ -52,7 +52,7 @@ void bind_descent(nb::module_& m) {
                         accelerate};
         double *point = x.data(), *gradient = q.data();
         const auto& run = chosen(isa).descent.run;
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         const Scratch<double> scratch(d.scratch());
         double change = 0;
         const size_t done = run(d, point, gradient, tol, max_epochs, scratch.data(), &change);
@@ -80,7 +80,7 @@ void bind_descent(nb::module_& m) {
                        {kind, factor, weight.data(), second.data()}, accelerate, nullptr};
         double *point = x.data(), *gradient = q.data();
         const auto& run = chosen(isa).descent.run_groups;
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         const Scratch<double> scratch(d.scratch()), moves(static_cast<size_t>(largest) * d.tasks);
         d.moves = moves.data();
         double change = 0;
@@ -99,7 +99,7 @@ void bind_descent(nb::module_& m) {
                         false};
         double *point = x.data(), *gradient = q.data();
         const auto& run = chosen(isa).descent.newton;
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         const size_t support = k - static_cast<size_t>(std::count(point, point + k, 0.0));
         const size_t room = (support + 3) / 4 * 4, stride = (room + 7) / 8 * 8 + 8;  // rows apart by no power of two
         const Scratch<double> numbers(2 * room * stride + 3 * room);

@@ -51,7 +51,7 @@ void codes(const Array<const T>& linear, const Array<const T>& gram, const Array
     const T* from = linear.data();
     T* to = x.data();
     int64_t* made = steps.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     share((rows + kRowsPerPiece - 1) / kRowsPerPiece, threads, [&](size_t piece, size_t) {
         const Scratch<T> v(units);
         const Scratch<int32_t> lists(2 * units);

@@ -16,7 +16,7 @@ bool nm(const Array<const T>& scores, int n, int m, const Array<uint8_t>& keep, 
     const size_t groups = scores.size() / m, piece = (size_t(1) << 16) / m + 1, pieces = (groups + piece - 1) / piece;
     const T* from = scores.data();
     uint8_t* to = keep.data();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     std::atomic<bool> nan{false};
     share(pieces, threads, [&](size_t p, size_t) {
         const size_t first = p * piece, count = std::min(piece, groups - first);
@@ -31,7 +31,7 @@ bool topk(const Array<const T>& scores, size_t k, const Array<uint8_t>& keep, si
     const T* from = scores.data();
     uint8_t* to = keep.data();
     const size_t count = scores.size();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     return topk_mask(from, count, k, to, std::max<size_t>(1, threads));
 }
 

@@ -82,7 +82,7 @@ class Layer {
         const InstructionSet& set = fitting(x, y, isa);
         const float* from = x.data();
         float* to = y.data();
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         products(w, from, x.shape(0), to, threads, [&](size_t left) { return kernel(set, left); },
                  [](size_t, size_t, size_t, size_t) {});
     }
@@ -93,7 +93,7 @@ class Layer {
         const size_t rows = x.shape(0);
         const Bfloat16* from = x.data();
         Bfloat16* to = y.data();
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         const Scratch<float> sums(rows * w.out);
         const auto narrow = [&](size_t row, size_t count, size_t first, size_t last) {
             for (size_t at = row * w.out; at < (row + count) * w.out; at += w.out)

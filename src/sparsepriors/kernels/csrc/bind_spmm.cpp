@@ -153,7 +153,7 @@ void spmm_chw(const SpmmWeights& w, uintptr_t x, size_t images, size_t pixels, f
     float* to = reinterpret_cast<float*>(y);
     if (!images || !pixels) return;
     threads = std::clamp<size_t>(w.values.size() * images * pixels / kThreadWork, 1, std::max<size_t>(threads, 1));
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     (pixels < kernels.width ? narrow : wide)(kernels, w, s, from, images, pixels, to, threads);
 }
 

@@ -21,7 +21,7 @@ void tv(const Array<const T>& x, const Array<const T>& bounds, const Array<T>& p
     T *dual = p.data(), *to = u.data();
     double* gap = gaps.data();
     const Variation<T> shape{nullptr, 0, x.shape(2), x.shape(3), x.shape(4), axes};
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     const size_t inside = items >= threads ? 1 : threads;  // threads within one unknown: only where there are too few
     share(items, inside == 1 ? threads : 1, [&](size_t i, size_t) {
         Variation<T> v = shape;

@@ -4,8 +4,10 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <chrono>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "kernels.hpp"
 
@@ -22,6 +24,26 @@ const InstructionSet& chosen(const std::string& name);
 inline void require(bool holds, const char* what) {
     if (!holds) throw std::invalid_argument(what);
 }
+
+// Lets other Python threads run while it lives. An interpreter that is shutting down ends a daemon thread that wants back
+// in, by unwinding its stack, which no destructor survives: such a thread stays here until the process ends.
+class Unlocked {
+   public:
+    Unlocked() : state_(PyEval_SaveThread()) {}
+    ~Unlocked() {
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            nb::set_leak_warnings(false);  // the thread still holds what it was called with
+            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+    Unlocked(const Unlocked&) = delete;
+    Unlocked& operator=(const Unlocked&) = delete;
+
+   private:
+    PyThreadState* state_;
+};
 
 // One per family of kernels: adds its functions to the module.
 void bind_bitmap(nb::module_& m);
