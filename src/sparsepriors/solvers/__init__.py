@@ -3,16 +3,18 @@
 from sparsepriors.solvers.admm import admm
 from sparsepriors.solvers.cg import conjugate_gradient, least_squares
 from sparsepriors.solvers.csalsa import csalsa
+from sparsepriors.solvers.dictionary_pursuit import Pursuit, matching_pursuit
 from sparsepriors.solvers.duality import duality_gap
 from sparsepriors.solvers.gradient import proximal_gradient
 from sparsepriors.solvers.hard_thresholding import iterative_hard_thresholding
-from sparsepriors.solvers.matching_pursuit import cosamp, orthogonal_matching_pursuit
+from sparsepriors.solvers.operator_pursuit import cosamp, orthogonal_matching_pursuit
 from sparsepriors.solvers.plug_and_play import hqs, noise_schedule, pnp_admm, pnp_proximal_gradient
 from sparsepriors.solvers.primal_dual import primal_dual
 from sparsepriors.solvers.solution import Callback, Solution, State
 
 __all__ = [
     "Callback",
+    "Pursuit",
     "Solution",
     "State",
     "admm",
@@ -23,6 +25,7 @@ __all__ = [
     "hqs",
     "iterative_hard_thresholding",
     "least_squares",
+    "matching_pursuit",
     "noise_schedule",
     "orthogonal_matching_pursuit",
     "pnp_admm",

@@ -12,7 +12,7 @@ from sklearn.linear_model import orthogonal_mp
 from sparsepriors.operators import Diagonal, FourierTransform, LinearOperator, Mask, Matrix
 from sparsepriors.solvers import cosamp, orthogonal_matching_pursuit
 from sparsepriors.solvers._loop import Items
-from sparsepriors.solvers.matching_pursuit import _Chosen
+from sparsepriors.solvers.operator_pursuit import _Chosen
 
 F64, C128 = torch.float64, torch.complex128
 
