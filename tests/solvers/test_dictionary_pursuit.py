@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -89,7 +89,7 @@ def test_orthogonal_pursuit_ends_when_the_span_is_used_up() -> None:
 @pytest.mark.parametrize("orthogonal", [False, True])
 @pytest.mark.parametrize("nonneg", [False, True])
 def test_gradients_are_those_of_the_unrolled_loop(orthogonal: bool, nonneg: bool) -> None:
-    x, D = problem(11)
+    x, D = problem(11, signals=3, units=5, d=3)
     x[2] = 0.03 * x[2]
     inputs = (x.requires_grad_(), D.requires_grad_())
 
@@ -98,6 +98,7 @@ def test_gradients_are_those_of_the_unrolled_loop(orthogonal: bool, nonneg: bool
         return found.codes, found.residual
 
     assert torch.autograd.gradcheck(outputs, inputs)
+    assert torch.autograd.gradgradcheck(outputs, inputs)
     assert int(matching_pursuit(x, D, 3, tol=0.2).steps[2]) == 0
 
 
@@ -111,6 +112,7 @@ def test_a_signal_stops_with_its_first_repeated_atom(seed: int) -> None:
         assert set(chosen[steps:]) <= {-1}
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.05, 1))
 def test_a_signal_stops_as_soon_as_its_residual_is_short(seed: int, tol: float) -> None:
     x, D = problem(seed)

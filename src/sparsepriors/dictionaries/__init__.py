@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sparsepriors.dictionaries.activations import ActivationBuffer, ActivationShards, HookPoint, write_shards
 from sparsepriors.dictionaries.coding import Codes, calibrate_weight, refit, sparse_codes
 from sparsepriors.dictionaries.learning import DictionaryLearner
 from sparsepriors.dictionaries.receptive_fields import GaborFit, gabor_fit, orientation_selectivity
@@ -9,8 +10,8 @@ from sparsepriors.dictionaries.receptive_fields import GaborFit, gabor_fit, orie
 if TYPE_CHECKING:
     from sparsepriors.dictionaries.estimators import SparseCoder
 
-__all__ = ["Codes", "DictionaryLearner", "GaborFit", "SparseCoder", "calibrate_weight", "gabor_fit",
-           "orientation_selectivity", "refit", "sparse_codes"]
+__all__ = ["ActivationBuffer", "ActivationShards", "Codes", "DictionaryLearner", "GaborFit", "HookPoint", "SparseCoder",
+           "calibrate_weight", "gabor_fit", "orientation_selectivity", "refit", "sparse_codes", "write_shards"]
 
 
 def __getattr__(name: str) -> Any:

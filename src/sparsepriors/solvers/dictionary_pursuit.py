@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sparsepriors import _checks
 
@@ -133,7 +132,6 @@ class _Plain(torch.autograd.Function):
         return values, residual, atoms
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dictionary, atoms, values, r = ctx.saved_tensors
         of_values, g = grads[0], grads[1]
