@@ -113,6 +113,7 @@ def test_a_buffer_streams_from_a_model_and_can_be_iterated_again() -> None:
         torch.testing.assert_close(rows[rows[:, 0].argsort()], expected[expected[:, 0].argsort()])
 
 
+@pytest.mark.public_door
 def test_shards_are_read_where_they_are_indexed(tmp_path) -> None:
     rows = torch.randn(105, 2, 3)
     folder = write_shards(tmp_path / "acts", rows.split(17), rows=40)
