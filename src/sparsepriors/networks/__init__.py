@@ -12,7 +12,7 @@ from sparsepriors.networks.packed_linear import PackedLayer, PackedLinear, pack_
 from sparsepriors.networks.prune import Pruned, prune
 from sparsepriors.networks.recipe import Recipe, Trained, train_classifier
 from sparsepriors.networks.reliability import auroc, ece, fgsm
-from sparsepriors.networks.schedules import constant, cosine, repeated, staircase
+from sparsepriors.networks.schedules import constant, cosine, repeated, staircase, trapezoid
 from sparsepriors.networks.sparse import (
     ERK,
     PRESETS,
@@ -99,5 +99,6 @@ __all__ = [
     "sparsity_report",
     "staircase",
     "train_classifier",
+    "trapezoid",
     "write_onnx",
 ]

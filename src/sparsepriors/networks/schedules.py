@@ -39,6 +39,33 @@ def cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedule:
     return factor
 
 
+def trapezoid(steps: int, *, warmup: int = 0, decay: int = 0, final: float = 0.0) -> Schedule:
+    """A linear warm-up, the base rate, and a linear decay over the last ``decay`` steps towards ``final``.
+
+    With ``decay=0`` it stays at the base rate; the factor would be ``final`` at ``steps`` itself. Also known as
+    warmup-stable-decay.
+
+    Source: Hu et al. (2024), MiniCPM, arXiv:2404.06395, section 4, with a linear decay.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``steps`` is not a positive integer, the warm-up and the decay do not fit into it, or ``final`` is negative.
+    """
+    _checks.count("steps", steps, low=1)
+    _checks.count("warmup", warmup, low=0, high=steps - 1)
+    _checks.count("decay", decay, low=0, high=steps - warmup)
+    _checks.nonnegative("final", final)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        left = max(steps - step, 0)
+        return 1.0 if left >= decay else final + (1 - final) * left / decay
+
+    return factor
+
+
 def staircase(milestones: tuple[int, ...] | list[int], *, factor: float = 0.1) -> Schedule:
     """Multiply the rate by ``factor`` at each milestone (a step).
 

@@ -1,6 +1,7 @@
 """What is believed about an unknown tensor."""
 
 from sparsepriors.priors.base import Prior
+from sparsepriors.priors.codes import BatchTopK, CodePrior, JumpReLU, Matryoshka, Pursuit, TopK
 from sparsepriors.priors.combinators import Groups, Magnitude, PlugAndPlay, PlusQuadratic, Scaled, Translated
 from sparsepriors.priors.denoisers import Denoiser, UNet
 from sparsepriors.priors.kv import (
@@ -53,11 +54,13 @@ __all__ = [
     "AtLeastNM",
     "AttentionSinkWindow",
     "Balanced",
+    "BatchTopK",
     "Block",
     "Box",
     "Cardinality",
     "Channel",
     "ChannelStructured",
+    "CodePrior",
     "Conjugate",
     "Denoiser",
     "ElasticNet",
@@ -66,6 +69,7 @@ __all__ = [
     "HeavyHitter",
     "Huber",
     "InBasis",
+    "JumpReLU",
     "KVPattern",
     "KroneckerVariances",
     "L1Ball",
@@ -76,6 +80,7 @@ __all__ = [
     "Logistic",
     "Lq",
     "Magnitude",
+    "Matryoshka",
     "NonNegative",
     "NuclearNorm",
     "OracleTopK",
@@ -89,6 +94,7 @@ __all__ = [
     "PlugAndPlay",
     "PlusQuadratic",
     "Prior",
+    "Pursuit",
     "Rank",
     "Scaled",
     "Simplex",
@@ -96,6 +102,7 @@ __all__ = [
     "SquaredL2",
     "Strided",
     "TokenSelector",
+    "TopK",
     "Translated",
     "UNet",
     "Unstructured",

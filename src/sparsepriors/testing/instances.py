@@ -127,6 +127,10 @@ def priors() -> list[PriorCase]:
             pr.PerTokenOutputAware(0.3, window=2), pr.PerChannelMagnitude(0.5, group=2, dims=2),
             pr.PerChannelOutputAware(0.4, group=3), pr.ChannelStructured(0.4, dims=2),
             pr.OutputBlocks(0.4, 2), pr.OutputBlocks(0.4, 4, dims=1), pr.OutputBlocks(0.3, 3, 5))),
+        *(PriorCase(p, (3, 4)) for p in (
+            pr.TopK(2, dims=1), pr.TopK(7, dims=1), pr.TopK(1), pr.BatchTopK(1.4, dims=2), pr.BatchTopK(2),
+            pr.JumpReLU(0.6, dims=1), pr.JumpReLU(0.3), pr.Matryoshka(pr.L1(0.4, dims=1), (1, 3), dims=1),
+            pr.Matryoshka(pr.TopK(2, dims=1), draws=2, dims=1))),
         PriorCase(unet, (8, 8, 8), (f32,)),
         PriorCase(pr.Magnitude(unet), (8, 8, 8), (f32,)),
     ]
