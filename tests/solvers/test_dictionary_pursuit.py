@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsepriors.solvers import matching_pursuit
+from sparsepriors.solvers import dictionary_pursuit, matching_pursuit
 
 
 def problem(seed: int, signals: int = 7, units: int = 12, d: int = 6) -> tuple[Tensor, Tensor]:
@@ -38,6 +38,20 @@ def test_it_is_the_pursuit_of_each_signal_on_its_own(seed: int, steps: int) -> N
     torch.testing.assert_close(found.codes, codes)
     torch.testing.assert_close(found.residual, left)
     torch.testing.assert_close(x - found.codes @ D, found.residual)
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.booleans())
+def test_the_gram_matrix_changes_nothing(seed: int, nonneg: bool, stop: bool) -> None:
+    x, D = problem(seed, signals=12, units=90, d=70)
+    found = []
+    for short in (64, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dictionary_pursuit, "_SHORT", short)
+            assert dictionary_pursuit._pays(len(x), 9, D) == (short == 64)
+            found.append(matching_pursuit(x, D, 9, nonneg=nonneg, stop_on_repeat=stop, tol=2.0))
+    torch.testing.assert_close(found[0].codes, found[1].codes)
+    torch.testing.assert_close(found[0].residual, found[1].residual)
+    assert torch.equal(found[0].atoms, found[1].atoms)
 
 
 @given(st.integers(0, 10_000), st.booleans())

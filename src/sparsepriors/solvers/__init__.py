@@ -3,7 +3,7 @@
 from sparsepriors.solvers.admm import admm
 from sparsepriors.solvers.cg import conjugate_gradient, least_squares
 from sparsepriors.solvers.csalsa import csalsa
-from sparsepriors.solvers.dictionary_pursuit import Pursuit, matching_pursuit
+from sparsepriors.solvers.dictionary_pursuit import AtomPath, matching_pursuit
 from sparsepriors.solvers.duality import duality_gap
 from sparsepriors.solvers.gradient import proximal_gradient
 from sparsepriors.solvers.hard_thresholding import iterative_hard_thresholding
@@ -13,8 +13,8 @@ from sparsepriors.solvers.primal_dual import primal_dual
 from sparsepriors.solvers.solution import Callback, Solution, State
 
 __all__ = [
+    "AtomPath",
     "Callback",
-    "Pursuit",
     "Solution",
     "State",
     "admm",

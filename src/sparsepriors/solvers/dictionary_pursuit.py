@@ -11,11 +11,13 @@ from torch import Tensor
 
 from sparsepriors import _checks
 
-_DEPENDENT = 1e-5   # of a signal's norm: correlations below are rounding, in float32, once its atoms are fitted
+_SHORT = 64              # length of atoms below which correlations cost no more than rows of the Gram matrix
+_LARGEST_GRAM = 2**28    # entries
+_DEPENDENT = 1e-5        # of a signal's norm: correlations below are rounding, in float32, once its atoms are fitted
 
 
 @dataclass(frozen=True)
-class Pursuit:
+class AtomPath:
     """The atoms that each signal chose, in order, and what they leave of it.
 
     Attributes
@@ -48,7 +50,7 @@ class Pursuit:
 
 def matching_pursuit(x: Float[Tensor, "*batch d"], dictionary: Float[Tensor, "units d"], steps: int | None = None, *,
                      tol: float = 0.0, nonneg: bool = True, orthogonal: bool = False,
-                     stop_on_repeat: bool = False) -> Pursuit:
+                     stop_on_repeat: bool = False) -> AtomPath:
     """Take the atom that correlates most with the residual, subtract its part, and repeat.
 
     With r the residual, a step takes ``j = argmax_i D_i . r`` (the first at ties; of the moduli unless ``nonneg``),
@@ -58,7 +60,8 @@ def matching_pursuit(x: Float[Tensor, "*batch d"], dictionary: Float[Tensor, "un
 
     Gradients flow to x and to the dictionary through every value and residual; the choice of atoms is held fixed.
     Backward recomputes residuals from the last one, so that nothing of the size of the codes is kept, and at each
-    step only as many rows as there are signals are touched.
+    step only as many rows as there are signals are touched. Where signals are many and steps several, correlations
+    follow from the Gram matrix of the atoms, a row of it for each signal and step.
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ def matching_pursuit(x: Float[Tensor, "*batch d"], dictionary: Float[Tensor, "un
 
 
 def pursue(x: Tensor, dictionary: Tensor, steps: int, tol: float = 0.0, nonneg: bool = True, orthogonal: bool = False,
-           stop_on_repeat: bool = False) -> Pursuit:
+           stop_on_repeat: bool = False) -> AtomPath:
     """`matching_pursuit` without its checks."""
     flat = x.reshape(-1, x.shape[-1])
     if orthogonal:
@@ -116,7 +119,7 @@ def pursue(x: Tensor, dictionary: Tensor, steps: int, tol: float = 0.0, nonneg: 
     else:
         values, residual, atoms = _Plain.apply(flat, dictionary, steps, tol, nonneg, stop_on_repeat)
     batch = x.shape[:-1]
-    return Pursuit(atoms.reshape(*batch, atoms.shape[1]), values.reshape(*batch, atoms.shape[1]),
+    return AtomPath(atoms.reshape(*batch, atoms.shape[1]), values.reshape(*batch, atoms.shape[1]),
                    residual.reshape(x.shape), (atoms >= 0).sum(dim=1).reshape(batch), len(dictionary))
 
 
@@ -153,32 +156,36 @@ def _choose(x: Tensor, dictionary: Tensor, steps: int, tol: float, nonneg: bool,
             stop_on_repeat: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Atoms, values and residual of a pursuit."""
     r, going = x.clone(), torch.ones(len(x), dtype=torch.bool, device=x.device)
+    gram = dictionary @ dictionary.mT if _pays(len(x), steps, dictionary) else None
+    correlation = r @ dictionary.mT
     atoms, values = [], []
-    for _ in range(steps):
+    for t in range(steps):
         if tol:
             going = going & (torch.linalg.vector_norm(r, dim=1) >= tol)
-        index, v = _best(r @ dictionary.mT, nonneg)
+        index = (correlation if nonneg else correlation.abs()).argmax(dim=1)
+        atom = dictionary[index]
+        v = torch.linalg.vecdot(r, atom)   # not the correlation at hand, whose rounding adds up
+        v = v.clamp(min=0) if nonneg else v
         going = going & (v != 0)
         if not bool(going.any()):
             break
         v = torch.where(going, v, 0)
-        atoms.append(torch.where(going, index, -1))
+        r = torch.addcmul(r, v[:, None], atom, value=-1)
+        if stop_on_repeat and atoms:
+            going = going & ~(torch.stack(atoms) == index).any(dim=0)
+        atoms.append(torch.where(v != 0, index, -1))
         values.append(v)
-        r = torch.addcmul(r, v[:, None], dictionary[index], value=-1)
-        if stop_on_repeat and len(atoms) > 1:
-            going = going & ~(torch.stack(atoms[:-1]) == index).any(dim=0)
+        if t + 1 < steps:
+            correlation = r @ dictionary.mT if gram is None else correlation.addcmul_(v[:, None], gram[index], value=-1)
     if not atoms:
         return x.new_zeros((len(x), 0), dtype=torch.int64), x.new_zeros((len(x), 0)), r
     return torch.stack(atoms, dim=1), torch.stack(values, dim=1), r
 
 
-def _best(correlation: Tensor, nonneg: bool) -> tuple[Tensor, Tensor]:
-    """The atom to take and its correlation, 0 where there is none to take."""
-    if nonneg:
-        v, index = correlation.max(dim=1)
-        return index, v.clamp(min=0)
-    index = correlation.abs().argmax(dim=1)
-    return index, correlation.gather(1, index[:, None])[:, 0]
+def _pays(signals: int, steps: int, dictionary: Tensor) -> bool:
+    """Whether the Gram matrix of the atoms costs less than the correlations that it saves."""
+    units, d = dictionary.shape
+    return d >= _SHORT and units < (steps - 1) * signals and units**2 <= _LARGEST_GRAM
 
 
 def _orthogonal(x: Tensor, dictionary: Tensor, steps: int, tol: float, nonneg: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,8 +196,10 @@ def _orthogonal(x: Tensor, dictionary: Tensor, steps: int, tol: float, nonneg: b
         r, going = x, torch.ones(len(x), dtype=torch.bool, device=x.device)
         for _ in range(steps):
             going = going & (torch.linalg.vector_norm(r, dim=1) >= tol)
-            index, v = _best(r @ dictionary.mT, nonneg)
-            going = going & (v.abs() > least) & ~(atoms == index[:, None]).any(dim=1)
+            correlation = r @ dictionary.mT
+            best = (correlation if nonneg else correlation.abs()).max(dim=1)
+            index = best.indices
+            going = going & (best.values > least) & ~(atoms == index[:, None]).any(dim=1)
             if not bool(going.any()):
                 break
             atoms = torch.cat([atoms, torch.where(going, index, -1)[:, None]], dim=1)
