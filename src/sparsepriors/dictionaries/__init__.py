@@ -7,6 +7,7 @@ from sparsepriors.dictionaries.autoencoder import SAEOutput, SparseAutoencoder
 from sparsepriors.dictionaries.auxiliary import AuxK
 from sparsepriors.dictionaries.coding import Codes, calibrate_weight, refit, sparse_codes
 from sparsepriors.dictionaries.learning import DictionaryLearner
+from sparsepriors.dictionaries.pursuit import MatchingPursuit, encode_path
 from sparsepriors.dictionaries.receptive_fields import GaborFit, gabor_fit, orientation_selectivity
 from sparsepriors.dictionaries.training import fit, geometric_median
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from sparsepriors.dictionaries.estimators import SparseCoder
 
 __all__ = ["ActivationBuffer", "ActivationShards", "AuxK", "Codes", "DictionaryLearner", "GaborFit", "HookPoint",
-           "SAEOutput", "SparseAutoencoder", "SparseCoder", "calibrate_weight", "fit", "gabor_fit", "geometric_median",
-           "orientation_selectivity", "refit", "sparse_codes", "write_shards"]
+           "MatchingPursuit", "SAEOutput", "SparseAutoencoder", "SparseCoder", "calibrate_weight", "encode_path",
+           "fit", "gabor_fit", "geometric_median", "orientation_selectivity", "refit", "sparse_codes", "write_shards"]
 
 
 def __getattr__(name: str) -> Any:
