@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sparsepriors.data.designs import DESIGNS, cluster_design, iid_design, tree_design, worst_case_signal
 from sparsepriors.regression import SparseRegressor
-from sparsepriors.regression.preconditioned import PreconditionedLasso
+from sparsepriors.regression.preconditioned import THRESHOLDS, PreconditionedLasso, thresholded_refit
 from sparsepriors.regression.preconditioner import find_preconditioner, random_supports
 
 F64 = torch.float64
@@ -112,7 +112,7 @@ def test_bad_supports_are_named(supports, message):
 
 
 @pytest.mark.public_door   # scikit-learn passes what annotations forbid, on purpose
-@parametrize_with_checks([PreconditionedLasso(3, n_lams=3, cv=2), PreconditionedLasso(3, lam="theory")])
+@parametrize_with_checks([PreconditionedLasso(3, n_lams=3, cv=2, refit=True), PreconditionedLasso(3, lam="theory")])
 def test_scikit_learn_s_contract(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")   # what scikit-learn's own checks warn of
@@ -150,8 +150,39 @@ def test_a_known_noise_level_sets_the_strength():
     assert model.lam_ == pytest.approx(0.5 * (2 * np.log(20) / 50) ** 0.5)
 
 
+@given(seed=st.integers(0, 99), share=st.sampled_from(THRESHOLDS), rows=st.integers(3, 12))
+def test_a_refit_explains_what_the_atoms_that_are_left_can(seed, share, rows):
+    generator = seeded(seed)
+    atoms, y = (torch.randn(*shape, dtype=F64, generator=generator) for shape in ((rows, 6), (rows,)))
+    u = torch.randn(6, dtype=F64, generator=generator) * (torch.rand(6, generator=generator) < 0.5)
+    left = u.abs() > share * u.abs().max()
+    again = thresholded_refit(atoms, y, u, share)
+    assert (again is None) == (not 0 < 2 * int(left.sum()) < rows)
+    if again is not None:
+        assert not bool(again[~left].any())
+        torch.testing.assert_close(atoms[:, left].mT @ (y - atoms @ again), torch.zeros(int(left.sum()), dtype=F64),
+                                   atol=1e-9, rtol=0)
+
+
+def test_a_refit_is_taken_where_the_folds_prefer_it():
+    generator = seeded(5)
+    X = cluster_design(100, 120, generator=generator)
+    f = X @ worst_case_signal(X, torch.tensor([3, 13, 55]))
+    y = f + 0.1 * torch.randn(100, dtype=F64, generator=generator) + 7
+    plain, again = (PreconditionedLasso(3, refit=refit, n_lams=12, eps=1e-2, cv=3, tol=1e-4).fit(X.numpy(), y.numpy())
+                    for refit in (False, True))
+    assert plain.threshold_ is None
+    assert again.threshold_ in THRESHOLDS
+    errors = [float(np.square(m.predict(X.numpy()) - f.numpy() - 7).mean()) for m in (plain, again)]
+    assert errors[1] < 0.7 * errors[0]
+    noise = torch.randn(100, dtype=F64, generator=generator).numpy()
+    assert PreconditionedLasso(3, refit=True, n_lams=1, cv=3).fit(X.numpy(), noise).threshold_ is None
+
+
 @pytest.mark.public_door
 @pytest.mark.parametrize(("parameters", "error", "message"), [
+    ({"refit": 1}, TypeError, "refit must be a bool"),
+    ({"refit": True, "lam": "theory"}, ValueError, "refit must be False unless lam is 'cv'"),
     ({"k": 0}, ValueError, "k must be at least 1"), ({"lam": "best"}, ValueError, "lam must be one of 'cv', 'theory'"),
     ({"lam": -1.0}, ValueError, "lam must be finite and positive"),
     ({"sigma": 0.0}, ValueError, "sigma must be finite"),

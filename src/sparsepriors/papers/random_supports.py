@@ -79,8 +79,8 @@ STRENGTHS = (0.3, 0.6, 1.0)
 """In units of ``sigma sqrt(2 log(d) / n)``."""
 _STEPS = 400   # of least angle regression
 HARD = ("clusters", "tree")
-METHODS = ("lasso", "lasso, best strength", "ridge", "omp", "best subset", "puffer", "ours", "ours, best strength",
-           "oracle")
+METHODS = ("lasso", "lasso, refit", "lasso, best strength", "ridge", "omp", "best subset", "puffer", "ours",
+           "ours, refit", "ours, best strength", "oracle")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Sizes:
 RATIOS = (0.5, 0.25, 0.1)
 SIZES = {
     Scale.SMOKE: Sizes(60, 90, (*DESIGNS, "yarn"), (3,), 1, 50, (40, 60), 2, 1),
-    Scale.DEFAULT: Sizes(200, 600, (*DESIGNS, *SPECTRA), (3, 5), 4, 200, (100, 200, 400), 12, 1),
+    Scale.DEFAULT: Sizes(200, 600, (*DESIGNS, *SPECTRA), (3, 5), 20, 200, (100, 200, 400), 20, 10),
     Scale.FULL: Sizes(2000, 20_000, (*DESIGNS, *SPECTRA), (3, 10), 200, 1000, (100, 200, 400), 50, 20),
 }
 
@@ -195,8 +195,8 @@ def _errors(bench: Bench, support: Tensor, f: Tensor, y: Tensor) -> dict[str, fl
     found: dict[str, float] = {}
     for method, coordinates in (("lasso", bench.plain), ("ours", bench.learnt)):
         A = math.sqrt(n) * coordinates.atoms
-        by_theory, anywhere = _path_errors(A, y, A, f, bench.strengths())
-        found |= {method: by_theory, f"{method}, best strength": anywhere}
+        by_theory, anywhere, again = _path_errors(A, y, A, f, bench.strengths())
+        found |= {method: by_theory, f"{method}, refit": again, f"{method}, best strength": anywhere}
     u, s, _ = torch.linalg.svd(bench.X, full_matrices=False)
     along = u.mT @ y
     weights = float(s[0]) ** 2 * np.geomspace(1e-14, 10, 31)
@@ -211,13 +211,16 @@ def _errors(bench: Bench, support: Tensor, f: Tensor, y: Tensor) -> dict[str, fl
     return found
 
 
-def _path_errors(A: Tensor, y: Tensor, B: Tensor, f: Tensor, strengths: list[float]) -> tuple[float, float]:
-    """The least error of B x over named strengths of the Lasso with A and y, and over its path down to 1e-4 of the top.
+def _path_errors(A: Tensor, y: Tensor, B: Tensor, f: Tensor, strengths: list[float]) -> tuple[float, float, float]:
+    """The least error of B x over named strengths of the Lasso with A and y, over its path down to 1e-4 of the top, and
+    over the named strengths and all thresholds of a refit.
 
     Least angle regression gives the path exactly, also where columns nearly depend and descent would take its time.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import lars_path
+
+    from sparsepriors.regression.preconditioned import THRESHOLDS, thresholded_refit
 
     n = len(y)
     top = float((A.mT @ y).abs().max()) / n
@@ -231,7 +234,9 @@ def _path_errors(A: Tensor, y: Tensor, B: Tensor, f: Tensor, strengths: list[flo
     low, share = torch.from_numpy(at.astype(int)), torch.from_numpy(at % 1)
     between = knots[:, low] * (1 - share) + knots[:, (low + 1).clamp(max=len(alphas) - 1)] * share
     named, every = ((B @ x - f[:, None]).square().mean(dim=0).tolist() for x in (between, knots))
-    return min(named, default=math.inf), min([*named, *every])
+    refits = [thresholded_refit(B, y, x, share) for x in between.T for share in THRESHOLDS]
+    again = [float((B @ x - f).square().mean()) for x in refits if x is not None]
+    return min(named, default=math.inf), min([*named, *every]), min([*named, *again], default=math.inf)
 
 
 def _sweep(ratio: float, n: int, sizes: Sizes, seed: int) -> dict[str, float]:
@@ -271,19 +276,20 @@ def _structured(sizes: Sizes, seed: int) -> dict[str, float]:
 
 def _measured(sizes: Sizes, seed: int) -> dict[str, dict[str, float]]:
     """Relative squared errors on held-out thirds of the measured responses, strengths by cross-validation."""
-    from sparsepriors.regression import SparseRegressorCV
-    from sparsepriors.regression.preconditioned import PreconditionedLasso
+    from sparsepriors.regression import PreconditionedLasso, SparseRegressorCV
 
     generator, found = torch.Generator().manual_seed(4000 * seed), {}
+    ours = partial(PreconditionedLasso, 3, n_lams=20, cv=5, tol=1e-4)
     for name in SPECTRA:
         X, y = (v.numpy() for v in spectra(name))
         X = (X - X.mean(axis=0)) / X.std(axis=0)
-        errors: dict[str, list[float]] = {"lasso": [], "ours": []}
+        errors: dict[str, list[float]] = {"lasso": [], "ours": [], "ours_refit": []}
         for split in range(sizes.splits):
             order = torch.randperm(len(y), generator=generator).numpy()
             train, test = order[len(y) // 3:], order[:len(y) // 3]
             for method, model in (("lasso", SparseRegressorCV(n_alphas=20, cv=5, tol=1e-4)),
-                                  ("ours", PreconditionedLasso(3, n_lams=20, cv=5, tol=1e-4, random_state=split))):
+                                  ("ours", ours(random_state=split)),
+                                  ("ours_refit", ours(refit=True, random_state=split))):
                 wrong = model.fit(X[train], y[train]).predict(X[test]) - y[test]
                 errors[method].append(float(np.square(wrong).mean() / y.var()))
         found[name] = {method: fmean(values) for method, values in errors.items()}
@@ -332,9 +338,9 @@ def _figure(sizes: Sizes, table: dict[tuple[str, int], dict[str, Any]]) -> Figur
     left.axhline(4 * k, color="black", lw=0.8, ls=":", label="target")
     left.set(yscale="log", ylabel="cost of a support", title="what supports cost")
     shown = {"lasso": "#c1121f", "lasso, best strength": "#f4a6a6", "ridge": "#8d99ae", "best subset": "#e9c46a",
-             "ours": "#1b4965", "ours, best strength": "#8ecae6", "oracle": "black"}
+             "ours": "#1b4965", "ours, refit": "#2a9d8f", "ours, best strength": "#8ecae6", "oracle": "black"}
     for i, (method, colour) in enumerate(shown.items()):
-        right.bar(place + 0.11 * (i - 3), [table[name, k]["errors"][method] for name in sizes.designs], 0.11,
+        right.bar(place + 0.1 * (i - 3.5), [table[name, k]["errors"][method] for name in sizes.designs], 0.1,
                   color=colour, label=method)
     right.set(yscale="log", ylabel="mean squared error of predictions", title="worst signals of random supports")
     for ax in (left, right):
