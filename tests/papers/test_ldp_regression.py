@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparsepriors.papers import get, ldp_regression
-from sparsepriors.papers._ldp_users import NOISE, Users
+from sparsepriors.papers import get
+from sparsepriors.papers._ldp_measures import ARMS, ROUNDS, SIZES
+from sparsepriors.papers._ldp_users import NOISE, Pictures, Users
 from sparsepriors.runs import Run, Scale
 
 
@@ -22,14 +23,14 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_p
     assert set(claims) == {c.id for c in experiment.paper.claims}
     assert once(resume=True) == [rows, claims]
     assert (tmp_path / "run" / "figures" / "errors.png").stat().st_size > 10_000
-    sizes = ldp_regression.SIZES[Scale.SMOKE]
+    sizes = SIZES[Scale.SMOKE]
     table = {(r["arm"], r["d"], r["n"], r["epsilon"]): r for r in rows if r.get("d") in sizes.dims and
-             "correlation" not in r}
+             "correlation" not in r and "features" not in r}
     d, n = sizes.dims[0], sizes.counts[-1]
-    error = {arm: table[arm, d, n, 4.0]["error"] for arm in (*ldp_regression.ARMS, *ldp_regression.ROUNDS)}
+    error = {arm: table[arm, d, n, 4.0]["error"] for arm in (*ARMS, *ROUNDS)}
     assert error["rounds"] < error["public"] < error["moments published"]
     assert error["moments one clip"] < error["moments published"]
-    for arm in ldp_regression.ARMS:
+    for arm in ARMS:
         spent = table[arm, d, n, 4.0]["exact_epsilon"]
         assert spent < 4 if "published" in arm else spent == pytest.approx(4)
     assert claims["audit-rounds"]["ours"] <= 2
@@ -55,3 +56,12 @@ def test_neighbours_are_correlated_as_asked():
     expected = 0.3**(torch.arange(4.0)[:, None] - torch.arange(4.0)).abs()
     torch.testing.assert_close(torch.corrcoef(X.mT), expected, atol=0.02, rtol=0)
     torch.testing.assert_close(X.std(0), torch.ones(4), atol=0.02, rtol=0)
+
+
+def test_pictures_are_whitened_by_public_ones():
+    users = Pictures.of("digits8", 2, 2, seed=3)
+    assert users.d == 16
+    covariance = users.public.mT @ users.public / len(users.public)
+    torch.testing.assert_close(covariance, torch.eye(16), atol=1e-3, rtol=0)
+    assert float(users.X.square().mean(dim=0).median()) == pytest.approx(1, rel=0.2)   # corners vary rarely and much
+    assert float((users.responses() - users.X @ users.theta).std()) == pytest.approx(NOISE, rel=0.1)
