@@ -101,7 +101,7 @@ class Sizes:
 RATIOS = (0.5, 0.25, 0.1)
 SIZES = {
     Scale.SMOKE: Sizes(60, 90, (*DESIGNS, "yarn"), (3,), 1, 50, (40, 60), 2, 1),
-    Scale.DEFAULT: Sizes(200, 600, (*DESIGNS, *SPECTRA), (3, 5), 20, 200, (100, 200, 400), 20, 10),
+    Scale.DEFAULT: Sizes(200, 600, (*DESIGNS, *SPECTRA), (3, 5), 20, 200, (100, 200, 400), 12, 4),
     Scale.FULL: Sizes(2000, 20_000, (*DESIGNS, *SPECTRA), (3, 10), 200, 1000, (100, 200, 400), 50, 20),
 }
 
@@ -212,10 +212,10 @@ def _errors(bench: Bench, support: Tensor, f: Tensor, y: Tensor) -> dict[str, fl
 
 
 def _path_errors(A: Tensor, y: Tensor, B: Tensor, f: Tensor, strengths: list[float]) -> tuple[float, float, float]:
-    """The least error of B x over named strengths of the Lasso with A and y, over its path down to 1e-4 of the top, and
-    over the named strengths and all thresholds of a refit.
+    """Least errors of B x for the Lasso with A and y: at named strengths, on its path to 1e-4 of the top, and refitted.
 
-    Least angle regression gives the path exactly, also where columns nearly depend and descent would take its time.
+    The refit has the named strengths and every threshold. Least angle regression gives the path exactly, also where
+    columns nearly depend and descent would take its time.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import lars_path
