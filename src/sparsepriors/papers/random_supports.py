@@ -101,7 +101,7 @@ class Sizes:
 RATIOS = (0.5, 0.25, 0.1)
 SIZES = {
     Scale.SMOKE: Sizes(60, 90, (*DESIGNS, "yarn"), (3,), 1, 50, (40, 60), 2, 1),
-    Scale.DEFAULT: Sizes(200, 600, (*DESIGNS, *SPECTRA), (3, 5), 20, 200, (100, 200, 400), 12, 4),
+    Scale.DEFAULT: Sizes(200, 600, (*DESIGNS, *SPECTRA), (3, 5), 12, 200, (100, 200, 400), 12, 4),
     Scale.FULL: Sizes(2000, 20_000, (*DESIGNS, *SPECTRA), (3, 10), 200, 1000, (100, 200, 400), 50, 20),
 }
 
