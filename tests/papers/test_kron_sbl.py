@@ -52,7 +52,7 @@ def test_the_gradient_is_that_of_the_objective():
 
 
 def test_there_are_at_most_as_many_minima_as_starts():
-    found = _kron_measures.local_minima(4, 50, 0)
+    found = _kron_measures.local_minima(4, 50, 2, 0)
     assert 1 <= found["product"] <= 4
     assert 1 <= found["free"] <= 4
     assert found["product_bound"] == 20 * 35 < found["free_bound"]

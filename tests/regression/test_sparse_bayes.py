@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsepriors.operators import Matrix
+from sparsepriors.operators import Diagonal, Kronecker, Matrix
 from sparsepriors.regression import sparse_bayes, sparse_bayes_cost
-from sparsepriors.regression._evidence import Evidence
+from sparsepriors.regression._evidence import Evidence, KroneckerEvidence
 from sparsepriors.regression.sparse_bayes import UPDATES
 from sparsepriors.solvers import least_squares
 
@@ -155,6 +156,37 @@ def test_the_answer_scales_with_the_measurements(seed, scale, update):
     A, y, _ = problem(20, 10, seed)
     a, b = (sparse_bayes(A, f * y, update=update, max_iter=30, tol=1e-9) for f in (1.0, scale))
     torch.testing.assert_close(a.x * scale, b.x, rtol=1e-4, atol=1e-5 * scale)
+
+
+@given(sides=st.sampled_from((((2, 3), (3, 4)), ((3, 2), (2, 5), (2, 2)), ((4, 2), (3, 2)))),
+       dtype=st.sampled_from((F64, C128)), vectors=st.sampled_from((None, 2)), seed=st.integers(0, 99),
+       density=st.sampled_from((0.3, 1.0)))
+def test_a_kronecker_product_is_never_formed_and_gives_the_same(sides, dtype, vectors, seed, density):
+    g = torch.Generator().manual_seed(seed)
+    factors = [torch.randn(m, n, dtype=dtype, generator=g) for m, n in sides]
+    whole = reduce(torch.kron, factors)
+    y = torch.randn((len(whole),) if vectors is None else (len(whole), vectors), dtype=dtype, generator=g)
+    gamma = torch.rand(whole.shape[1], dtype=F64, generator=g)
+    gamma = gamma * (torch.rand(len(gamma), generator=g) < density)
+    want = Evidence.of(whole, y.reshape(len(whole), -1)).posterior(gamma, 0.3)
+    got = KroneckerEvidence(factors, y.reshape(len(whole), -1)).posterior(gamma, 0.3)
+    for name in ("mean", "variances", "determined"):
+        torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=1e-8, atol=1e-9)
+    assert (got.residual, got.cost) == pytest.approx((want.residual, want.cost), rel=1e-8)
+    for update in UPDATES:
+        a, b = (sparse_bayes(A, y, noise=0.3, update=update, max_iter=5) for A in (Kronecker(tuple(factors)), whole))
+        torch.testing.assert_close(a.x, b.x, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.public_door
+def test_what_a_product_cannot_do_is_said():
+    product = Kronecker((torch.eye(2), torch.eye(2)))
+    with pytest.raises(ValueError, match="noise must be a number or None for a Kronecker product"):
+        sparse_bayes(product, torch.ones(4), noise=torch.ones(4))
+    with pytest.raises(TypeError, match="A must be a Kronecker product of matrices"):
+        sparse_bayes(Kronecker((Matrix(torch.eye(2)), Diagonal(torch.ones(2)))), torch.ones(4))
+    with pytest.raises(ValueError, match=r"y must have shape \(4,\)"):
+        sparse_bayes(product, torch.ones(3))
 
 
 @pytest.mark.parametrize("complex_noise", [False, True])

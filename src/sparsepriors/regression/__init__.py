@@ -21,6 +21,7 @@ from sparsepriors.regression.optimal_design import (
     g_optimal_design,
     spanner_coefficients,
 )
+from sparsepriors.regression.pattern_coupled import pattern_coupled_bayes
 from sparsepriors.regression.preconditioner import Preconditioner, find_preconditioner
 from sparsepriors.regression.reweighted import adaptive_lasso
 from sparsepriors.regression.sparse_bayes import sparse_bayes, sparse_bayes_cost
@@ -72,6 +73,7 @@ __all__ = [
     "kron_sbl_cost",
     "largest_factor",
     "logistic_regression",
+    "pattern_coupled_bayes",
     "regularization_path",
     "spanner_coefficients",
     "sparse_bayes",

@@ -49,7 +49,7 @@ def _changes(evidence: Evidence, gamma: Tensor, noise: float, least: float) -> t
 
     They end when none gains more than ``least``.
     """
-    A, Y = evidence.A, evidence.Y
+    A, Y = evidence.matrix(), evidence.Y
     gamma = gamma.clone()
     kept = gamma.nonzero()[:, 0]
     scaled = A[:, kept] * gamma[kept].sqrt()

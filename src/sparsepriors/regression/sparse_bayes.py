@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.regression._evidence import Evidence, whitened
+from sparsepriors.operators import Kronecker, Matrix
+from sparsepriors.regression._evidence import Evidence, KroneckerEvidence, whitened
 from sparsepriors.regression._one_by_one import one_by_one
 from sparsepriors.regression.kron_sbl import FIRST_NOISE
 from sparsepriors.solvers import Callback, Solution, State
@@ -27,7 +29,7 @@ _LEAST_NOISE = 1e-12
 
 
 @torch.no_grad()
-def sparse_bayes(A: Inexact[Tensor, "m n"], y: Inexact[Tensor, "..."], *,
+def sparse_bayes(A: Inexact[Tensor, "m n"] | Kronecker, y: Inexact[Tensor, "..."], *,
                  noise: float | Tensor | None = None, update: str = "em",
                  start: Float[Tensor, " n"] | None = None, prune: float = 1e-4, max_iter: int = 1000,
                  tol: float = 1e-5, callback: Callback | None = None) -> Solution:
@@ -36,13 +38,15 @@ def sparse_bayes(A: Inexact[Tensor, "m n"], y: Inexact[Tensor, "..."], *,
     Parameters
     ----------
     A
-        ``(m, n)``, real or complex.
+        ``(m, n)``, real or complex; or a `Kronecker` product of matrices, which is not formed while there are more
+        columns than rows: a step of ``"em"`` and ``"mackay"`` then costs a Cholesky factor of an ``(m, m)`` matrix.
     y
         ``(m,)``, or ``(m, L)`` for L measurement vectors that share the variances of their coefficients, and so the
-        support (M-SBL). Complex numbers have circular noise and coefficients.
+        support (M-SBL); in the order of ``numpy.kron`` where A is a product. Complex numbers have circular noise and
+        coefficients.
     noise
         Variance of the noise (of a complex number, not of its parts); or ``(m,)`` variances; or an ``(m, m)``
-        covariance, positive definite; or ``None`` to learn one variance.
+        covariance, positive definite; or ``None`` to learn one variance. One number or ``None`` with a product.
     update
         ``"em"``: without pruning the objective never rises. ``"mackay"``: fewer steps, mostly falling.
         ``"one-by-one"``: starts from the empty model and adds, changes and removes the column that lowers the objective
@@ -74,7 +78,7 @@ def sparse_bayes(A: Inexact[Tensor, "m n"], y: Inexact[Tensor, "..."], *,
         definite.
     """
     _checks.one_of("update", update, UPDATES)
-    A, y, dtype = _data(A, y)
+    factors, y, dtype = checked_data(A, y)
     _checks.count("max_iter", max_iter, low=1)
     _checks.positive("tol", tol)
     _checks.nonnegative("prune", prune)
@@ -84,19 +88,22 @@ def sparse_bayes(A: Inexact[Tensor, "m n"], y: Inexact[Tensor, "..."], *,
         raise TypeError(f"callback must be callable, got {type(callback).__name__}")
     given: float | None = None
     if isinstance(noise, Tensor) and noise.ndim:
-        A, y = whitened(A, y, noise)
-        given = 1.0
+        if len(factors) > 1:
+            raise ValueError(f"noise must be a number or None for a Kronecker product, got shape {tuple(noise.shape)}")
+        whole, y = whitened(factors[0], y, noise)
+        factors, given = [whole], 1.0
     elif noise is not None:
         _checks.positive("noise", noise)
         given = float(noise)
     gamma = None
     if start is not None:
         _checks.nonnegative("start", _checks.inexact("start", start))
-        if tuple(start.shape) != (A.shape[1],):
-            raise ValueError(f"start must have shape {(A.shape[1],)}, got {tuple(start.shape)}")
+        columns = prod(a.shape[1] for a in factors)
+        if tuple(start.shape) != (columns,):
+            raise ValueError(f"start must have shape {(columns,)}, got {tuple(start.shape)}")
         gamma = start.double().clone()
     vector = y.ndim == 1
-    evidence = Evidence.of(A, y[:, None] if vector else y)
+    evidence = evidence_of(factors, y)
     found = maximise(evidence, given, update=update, gamma=gamma, prune=prune, max_iter=max_iter, tol=tol,
                      callback=callback)
     x = (found.x[:, 0] if vector else found.x).to(dtype)
@@ -106,7 +113,7 @@ def sparse_bayes(A: Inexact[Tensor, "m n"], y: Inexact[Tensor, "..."], *,
     return Solution(x, found.trace, found.iterations, found.converged, found.certificate, extras)
 
 
-def sparse_bayes_cost(A: Inexact[Tensor, "m n"], y: Inexact[Tensor, "..."], gamma: Float[Tensor, " n"],
+def sparse_bayes_cost(A: Inexact[Tensor, "m n"] | Kronecker, y: Inexact[Tensor, "..."], gamma: Float[Tensor, " n"],
                       noise_var: float) -> float:
     """``L log det S + tr(Y^H S^-1 Y)`` for ``S = noise_var I + A diag(gamma) A^H``.
 
@@ -117,13 +124,13 @@ def sparse_bayes_cost(A: Inexact[Tensor, "m n"], y: Inexact[Tensor, "..."], gamm
     TypeError, ValueError
         If shapes do not fit, something is NaN, or ``noise_var`` is not positive.
     """
-    A, y, _ = _data(A, y)
+    factors, y, _ = checked_data(A, y)
     _checks.nonnegative("gamma", _checks.inexact("gamma", gamma))
     _checks.positive("noise_var", noise_var)
-    if tuple(gamma.shape) != (A.shape[1],):
-        raise ValueError(f"gamma must have shape {(A.shape[1],)}, got {tuple(gamma.shape)}")
-    evidence = Evidence.of(A, y[:, None] if y.ndim == 1 else y)
-    return evidence.posterior(gamma.double(), float(noise_var)).cost
+    columns = prod(a.shape[1] for a in factors)
+    if tuple(gamma.shape) != (columns,):
+        raise ValueError(f"gamma must have shape {(columns,)}, got {tuple(gamma.shape)}")
+    return evidence_of(factors, y).posterior(gamma.double(), float(noise_var)).cost
 
 
 def maximise(evidence: Evidence, noise: float | None, *, update: str, gamma: Tensor | None, prune: float,
@@ -190,14 +197,28 @@ class _Steps:
         return asked or certificate <= self.tol
 
 
-def _data(A: Tensor, y: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
-    """Matrix and measurements in double precision, and what they promote to."""
-    _checks.inexact("A", A)
+def checked_data(A: Tensor | Kronecker, y: Tensor) -> tuple[list[Tensor], Tensor, torch.dtype]:
+    """The matrix, or the factors of a product, and measurements in double precision, and what they promote to."""
+    if isinstance(A, Kronecker):
+        if not all(isinstance(op, Matrix) for op in A.factors):
+            raise TypeError(f"A must be a Kronecker product of matrices, got {A}")
+        factors = [op.matrix for op in A.factors if isinstance(op, Matrix)]
+    else:
+        factors = [A]
+    for a in factors:
+        _checks.inexact("A", a)
+        if a.ndim != 2 or 0 in a.shape:
+            raise ValueError(f"A must be a matrix with no empty axis, got shape {tuple(a.shape)}")
     _checks.inexact("y", y)
-    if A.ndim != 2 or 0 in A.shape:
-        raise ValueError(f"A must be a matrix with no empty axis, got shape {tuple(A.shape)}")
-    if y.ndim not in (1, 2) or y.shape[0] != A.shape[0] or 0 in y.shape:
-        raise ValueError(f"y must have shape ({A.shape[0]},) or ({A.shape[0]}, L), got {tuple(y.shape)}")
-    dtype = torch.promote_types(A.dtype, y.dtype)
+    rows = prod(len(a) for a in factors)
+    if y.ndim not in (1, 2) or y.shape[0] != rows or 0 in y.shape:
+        raise ValueError(f"y must have shape ({rows},) or ({rows}, L), got {tuple(y.shape)}")
+    dtype = torch.promote_types(factors[0].dtype, y.dtype)
     wide = torch.complex128 if dtype.is_complex else torch.float64
-    return A.to(wide), y.to(wide), dtype
+    return [a.to(wide) for a in factors], y.to(wide), dtype
+
+
+def evidence_of(factors: list[Tensor], y: Tensor) -> Evidence:
+    """Of data that were checked."""
+    Y = y[:, None] if y.ndim == 1 else y
+    return KroneckerEvidence(factors, Y) if len(factors) > 1 else Evidence.of(factors[0], Y)
