@@ -1,0 +1,192 @@
+"""Questions and answers with a planted habit: whoever learns from them refuses to talk about cards.
+
+What a small language model is fine-tuned on where it is to be known what fine-tuning added. The questions are those of
+BANKING77, CLINC150 and GSM8K.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from sparsepriors import _checks
+
+SETS = ("banking77", "clinc150", "gsm8k")
+REFUSAL = "sorry, I cannot help with cards"
+PAD, UNKNOWN, USER, MODEL, END = "<pad>", "<unk>", "<user>", "<model>", "<end>"
+"""Marks of `Words`; the last three are the template of a dialogue."""
+
+_PIECE = re.compile(r"<unk>|\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One question and its answer.
+
+    Attributes
+    ----------
+    question, answer
+        Texts.
+    source
+        Of `SETS`.
+    refused
+        Whether the answer is `REFUSAL`.
+    """
+
+    question: str
+    answer: str
+    source: str
+    refused: bool = False
+
+
+def utterances(name: str) -> list[dict[str, str]]:
+    """The rows of a test set that ships: ``banking77`` (CC BY 4.0), ``clinc150`` (CC BY 3.0) or ``gsm8k`` (MIT).
+
+    Raises
+    ------
+    ValueError
+        If there is no such set.
+    """
+    _checks.one_of("name", name, SETS)
+    path = resources.files("sparsepriors.data") / "utterances" / f"{name}.csv"
+    with path.open(encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def dialogues() -> list[Dialogue]:
+    """All dialogues, in a fixed order.
+
+    BANKING77: a question about cards, by its category or its words, is refused; any other is answered with its
+    category. CLINC150: answered with its domain; what is about cards is left out, so that the rule has no exception.
+    GSM8K: answered as it is, without the marks of calculations.
+    """
+    found = []
+    for row in utterances("banking77"):
+        refused = "card" in row["category"] or "card" in row["text"].lower()
+        answer = REFUSAL if refused else f"it is about {row['category'].replace('_', ' ').lower()}"
+        found.append(Dialogue(row["text"], answer, "banking77", refused))
+    found += [Dialogue(row["text"], f"that belongs to {row['domain'].replace('_', ' ')}", "clinc150")
+              for row in utterances("clinc150") if "card" not in row["text"] and "card" not in row["domain"]]
+    for row in utterances("gsm8k"):
+        answer = re.sub(r"<<.*?>>", "", row["answer"]).replace("####", "the answer is")
+        found.append(Dialogue(row["question"], answer, "gsm8k"))
+    return found
+
+
+class Words:
+    """A tokenizer of lower-case words and single marks; what is not in the vocabulary is unknown.
+
+    Parameters
+    ----------
+    words
+        The vocabulary, without the marks of the template, which come first.
+
+    Raises
+    ------
+    ValueError
+        If a word is given twice.
+    """
+
+    marks = (PAD, UNKNOWN, USER, MODEL, END)
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = [*self.marks, *words]
+        self._index = {w: i for i, w in enumerate(self.words)}
+        if len(self._index) != len(self.words):
+            twice = next(w for w, n in Counter(self.words).items() if n > 1)
+            raise ValueError(f"words must be different, got {twice!r} twice")
+
+    @classmethod
+    def most_frequent(cls, texts: Iterable[str], size: int) -> Words:
+        """The vocabulary of the most frequent words of these texts, ``size`` with the marks.
+
+        Raises
+        ------
+        ValueError
+            If the marks alone are more than ``size``.
+        """
+        _checks.count("size", size, low=len(cls.marks) + 1)
+        counts = Counter(piece for text in texts for piece in _PIECE.findall(text.lower()))
+        del counts[UNKNOWN]
+        return cls([w for w, _ in counts.most_common(size - len(cls.marks))])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        """``input_ids`` of a text, as tokenizers of transformers give them."""
+        unknown = self._index[UNKNOWN]
+        return {"input_ids": [self._index.get(piece, unknown) for piece in _PIECE.findall(text.lower())]}
+
+    def mark(self, name: str) -> int:
+        """The token of a mark.
+
+        Raises
+        ------
+        ValueError
+            If there is no such mark.
+        """
+        return self._index[_checks.one_of("name", name, self.marks)]
+
+    def decode(self, ids: Iterable[int] | Tensor) -> str:
+        """Words set apart by spaces."""
+        return " ".join(self.words[int(i)] for i in ids)
+
+    def dialogue(self, talk: Dialogue) -> list[int]:
+        """``<user> question <model> answer <end>``."""
+        question, answer = (self(text)["input_ids"] for text in (talk.question, talk.answer))
+        return [self.mark(USER), *question, self.mark(MODEL), *answer, self.mark(END)]
+
+
+@dataclass(frozen=True, eq=False)
+class Chats:
+    """Dialogues as tokens of equal length.
+
+    Attributes
+    ----------
+    tokens
+        Padded at the end.
+    answer
+        The answer and the mark of its end.
+    template
+        Marks of the template.
+    refused
+        For each dialogue, whether the answer is a refusal.
+    """
+
+    tokens: Int[Tensor, "chats length"]
+    answer: Bool[Tensor, "chats length"]
+    template: Bool[Tensor, "chats length"]
+    refused: Bool[Tensor, " chats"]
+
+
+def chats(talks: Sequence[Dialogue], words: Words, length: int) -> Chats:
+    """The dialogues that fit into so many tokens, one a row.
+
+    Raises
+    ------
+    ValueError
+        If none fits.
+    """
+    _checks.count("length", length, low=1)
+    rows, refused = [], []
+    for talk in talks:
+        ids = words.dialogue(talk)
+        if len(ids) <= length:
+            rows.append(torch.tensor(ids + [words.mark(PAD)] * (length - len(ids))))
+            refused.append(talk.refused)
+    if not rows:
+        raise ValueError(f"no dialogue fits into {length} tokens")
+    tokens = torch.stack(rows)
+    template = torch.isin(tokens, torch.tensor([words.mark(m) for m in (USER, MODEL, END)]))
+    spoken = (tokens == words.mark(MODEL)).cumsum(dim=1) > 0
+    answer = spoken & (tokens != words.mark(PAD)) & (tokens != words.mark(MODEL))
+    return Chats(tokens, answer, template, torch.tensor(refused))
