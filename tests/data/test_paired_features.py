@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sparsepriors.data.paired_features import COUNTS, Kind, PairedFeatures, match_features, paired_features
+from sparsepriors.data.paired_features import COUNTS, Kind, PairedFeatures, paired_features
 
 
 def drawn(seed=0, **options):
@@ -60,9 +60,8 @@ def test_the_generator_alone_decides():
 def test_latents_are_matched_by_direction_whatever_their_length():
     features = drawn()
     rows = torch.cat([3 * features.directions[1, [5, 2]], torch.zeros(1, 48), -features.directions[1, :1]])
-    matches = match_features(rows, features.directions[1])
-    assert matches.feature.tolist()[:2] == [5, 2]
-    assert matches.found.tolist() == [True, True, False, False]
+    assert features.nearest(rows).tolist() == [5, 2, -1, -1]
+    assert features.nearest(features.directions[0, :9], model=0).tolist() == list(range(9))
 
 
 @pytest.mark.public_door
@@ -80,5 +79,7 @@ def test_bad_arguments_are_named():
         PairedFeatures(features.directions, features.strength, features.kind[1:], features.probability)
     with pytest.raises(ValueError, match="probability must be at most 1"):
         PairedFeatures(features.directions, features.strength, features.kind, features.probability * 50)
-    with pytest.raises(ValueError, match="decoder and directions must have shapes"):
-        match_features(torch.ones(3, 4), torch.ones(3, 5))
+    with pytest.raises(ValueError, match=r"decoder must have shape \(latents, 48\)"):
+        features.nearest(torch.ones(3, 4))
+    with pytest.raises(ValueError, match="model must be from 0 to 1"):
+        features.nearest(torch.ones(3, 48), model=2)

@@ -33,7 +33,7 @@ class TinyLM(torch.nn.Module):
     def __init__(self, seed: int = 0, vocabulary: int = 11, d: int = 5, tuples: bool = False) -> None:
         super().__init__()
         self.embed = torch.nn.Embedding(vocabulary, d)
-        self.blocks = torch.nn.ModuleList(_Block(d, tuples) for _ in range(2))
+        self.first, self.second = _Block(d, tuples), _Block(d, tuples)
         self.head = torch.nn.Linear(d, vocabulary)
         g = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -42,7 +42,7 @@ class TinyLM(torch.nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed(tokens)
-        for block in self.blocks:
+        for block in (self.first, self.second):
             x = block(x)
             x = x[0] if isinstance(x, tuple) else x
         return self.head(x)

@@ -21,7 +21,7 @@ def pair_that_differs_in_one_direction():
     with torch.no_grad():
         # The bias of the block's map is inside a tanh; the embedding is what reaches the layer unchanged.
         chat.embed.weight += 2 * direction
-        chat.blocks[0].mix.bias -= chat.blocks[0].mix.weight @ (2 * direction)
+        chat.first.mix.bias -= chat.first.mix.weight @ (2 * direction)
     # Two latents read the constant from the difference of the models; only the second writes it.
     encoder = torch.zeros(2, 5, 2)
     encoder[0, 1], encoder[1, 1] = -0.5, 0.5
@@ -41,7 +41,7 @@ def test_the_latent_that_holds_the_difference_closes_the_gap_and_another_does_no
     base, chat, coder = pair_that_differs_in_one_direction()
     changes = {**CONTROLS, "right": some_latents([1]), "wrong": some_latents([0]), "half": some_latents([1], 0.5),
                "on template": some_latents([1], on_template_only=True)}
-    found = causal_kl(base, chat, coder, conversations(), changes, layer="blocks.0", batch=4)
+    found = causal_kl(base, chat, coder, conversations(), changes, layer="first", batch=4)
     assert found["none"].all > 0.05
     assert abs(found["right"].all) < 1e-5
     assert abs(found["all"].all) < 1e-5
@@ -57,17 +57,17 @@ def test_the_latent_that_holds_the_difference_closes_the_gap_and_another_does_no
 def test_the_divergence_is_that_of_the_definition():
     base, chat, coder = pair_that_differs_in_one_direction()
     data = conversations()
-    found = causal_kl(base, chat, coder, data, {"none": CONTROLS["none"]}, layer="blocks.0", batch=6)["none"]
+    found = causal_kl(base, chat, coder, data, {"none": CONTROLS["none"]}, layer="first", batch=6)["none"]
     with torch.no_grad():
         goal = chat(data.tokens).log_softmax(dim=-1)
-        changed = chat.head(chat.blocks[1](base.blocks[0](base.embed(data.tokens)))).log_softmax(dim=-1)
+        changed = chat.head(chat.second(base.first(base.embed(data.tokens)))).log_softmax(dim=-1)
     # The first answer token stands at place 2; it is predicted at place 1.
     kl = torch.nn.functional.kl_div(changed, goal, log_target=True, reduction="none").sum(dim=-1)[:, 1:-1]
     assert found.all == pytest.approx(float(kl.mean()), rel=1e-4)
     assert found.first == pytest.approx(float(kl[:, :FIRST].mean()), rel=1e-4)
     assert found.rest == pytest.approx(float(kl[:, FIRST:].mean()), rel=1e-4)
     short = Conversations(data.tokens[:, :8], data.answer[:, :8], data.template[:, :8])
-    assert math.isnan(causal_kl(base, chat, coder, short, {"none": CONTROLS["none"]}, layer="blocks.0")["none"].rest)
+    assert math.isnan(causal_kl(base, chat, coder, short, {"none": CONTROLS["none"]}, layer="first")["none"].rest)
 
 
 def test_patching_adds_the_difference_of_the_decoders():
@@ -90,16 +90,16 @@ def test_bad_arguments_are_named():
     base, chat, coder = pair_that_differs_in_one_direction()
     data = conversations()
     with pytest.raises(ValueError, match="changes must name"):
-        causal_kl(base, chat, coder, data, {}, layer="blocks.0")
-    with pytest.raises(ValueError, match="submodule of base"):
+        causal_kl(base, chat, coder, data, {}, layer="first")
+    with pytest.raises(ValueError, match="name must be that of a submodule"):
         causal_kl(base, chat, coder, data, CONTROLS, layer="nowhere")
     with pytest.raises(ValueError, match="batch must be at least 1"):
-        causal_kl(base, chat, coder, data, CONTROLS, layer="blocks.0", batch=0)
+        causal_kl(base, chat, coder, data, CONTROLS, layer="first", batch=0)
     with pytest.raises(ValueError, match="crosscoder must be of two models, got 3"):
-        causal_kl(base, chat, toy(models=3), data, CONTROLS, layer="blocks.0")
+        causal_kl(base, chat, toy(models=3), data, CONTROLS, layer="first")
     silent = Conversations(data.tokens, torch.zeros_like(data.answer), data.template)
     with pytest.raises(ValueError, match="at least one answer token"):
-        causal_kl(base, chat, coder, silent, CONTROLS, layer="blocks.0")
+        causal_kl(base, chat, coder, silent, CONTROLS, layer="first")
     with pytest.raises(ValueError, match="empty list"):
         patch_latents(torch.ones(3, 2, 5), coder, [])
     with pytest.raises(ValueError, match="answer must have the shape of tokens"):
@@ -108,7 +108,7 @@ def test_bad_arguments_are_named():
         Conversations(data.tokens.float(), data.answer, data.template)
     with pytest.raises(TypeError, match="template must be a boolean tensor"):
         Conversations(data.tokens, data.answer, data.tokens)
-    base.blocks[1] = base.blocks[0]
-    chat.blocks[1] = chat.blocks[0]
-    with pytest.raises(ValueError, match="it was run 2 times"):
-        causal_kl(base, chat, coder, data, CONTROLS, layer="blocks.0")
+    base.second = base.first
+    chat.second = chat.first
+    with pytest.raises(RuntimeError, match="it came 2 times"):
+        causal_kl(base, chat, coder, data, CONTROLS, layer="first")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsepriors import _checks
@@ -111,30 +111,36 @@ class PairedFeatures:
         clean = torch.einsum("bmf,mfd->bmd", codes, self.directions)
         return clean + self.noise * torch.randn(clean.shape, generator=generator)
 
+    def nearest(self, decoder: Float[Tensor, "latents d"], model: int = 1,
+                least: float = 0.8) -> Int[Tensor, " latents"]:
+        """For each latent, the feature whose direction in a model is nearest to its decoder there; -1 for none.
+
+        Parameters
+        ----------
+        decoder
+            Rows of any length; a row of zeros is near to nothing. Several may be near to the same feature.
+        model
+            Whose directions.
+        least
+            Cosine that must be exceeded.
+
+        Raises
+        ------
+        ValueError
+            If the widths differ, or there is no such model.
+        """
+        _checks.count("model", model, high=1)
+        _checks.inexact("decoder", decoder)
+        if decoder.ndim != 2 or decoder.shape[1] != self.directions.shape[2]:
+            raise ValueError(f"decoder must have shape (latents, {self.directions.shape[2]}), got "
+                             f"{tuple(decoder.shape)}")
+        rows = torch.nn.functional.normalize(decoder, dim=1)
+        cosine, feature = (rows @ self.directions[model].mT).max(dim=1)
+        return torch.where(cosine > least, feature, -1)
+
     def _magnitudes(self, count: int, generator: torch.Generator) -> Tensor:
         drawn = torch.randn(count, self.directions.shape[1], generator=generator)
         return (1 + _SPREAD * drawn).clamp(min=_LEAST)
-
-
-@dataclass(frozen=True, eq=False)
-class Matches:
-    """Which planted feature a latent stands for.
-
-    Attributes
-    ----------
-    feature
-        The planted feature nearest in direction, -1 where none is near enough.
-    cosine
-        The cosine to the nearest, 0 for a latent without a direction.
-    """
-
-    feature: Int[Tensor, " latents"]
-    cosine: Float[Tensor, " latents"]
-
-    @property
-    def found(self) -> Bool[Tensor, " latents"]:
-        """Whether the latent stands for any."""
-        return self.feature >= 0
 
 
 def paired_features(d: int = 48, counts: tuple[int, ...] = COUNTS, *, noise: float = 0.02,
@@ -180,31 +186,3 @@ def paired_features(d: int = 48, counts: tuple[int, ...] = COUNTS, *, noise: flo
     strength[0, kind == Kind.SECOND_ONLY] = 0
     strength[1, kind == Kind.FIRST_ONLY] = 0
     return PairedFeatures(torch.stack([first, second]), strength, kind, probability, noise)
-
-
-def match_features(decoder: Float[Tensor, "latents d"], directions: Float[Tensor, "features d"],
-                   least: float = 0.8) -> Matches:
-    """For each latent, the planted feature whose direction is nearest to its decoder row.
-
-    Parameters
-    ----------
-    decoder
-        Rows of any length; a row of zeros matches nothing.
-    directions
-        Planted directions of the same width.
-    least
-        Cosine that a match must exceed.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit.
-    """
-    _checks.inexact("decoder", decoder)
-    _checks.inexact("directions", directions)
-    if decoder.ndim != 2 or directions.ndim != 2 or decoder.shape[1] != directions.shape[1] or not len(directions):
-        raise ValueError(f"decoder and directions must have shapes (latents, d) and (features, d), got "
-                         f"{tuple(decoder.shape)} and {tuple(directions.shape)}")
-    normalise = torch.nn.functional.normalize
-    cosine, feature = (normalise(decoder, dim=1) @ normalise(directions, dim=1).mT).max(dim=1)
-    return Matches(torch.where(cosine > least, feature, -1), cosine)

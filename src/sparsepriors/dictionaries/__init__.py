@@ -6,7 +6,12 @@ from sparsepriors.dictionaries.activations import ActivationBuffer, ActivationSh
 from sparsepriors.dictionaries.autoencoder import SAEOutput, SparseAutoencoder
 from sparsepriors.dictionaries.auxiliary import AuxK
 from sparsepriors.dictionaries.coding import Codes, calibrate_weight, refit, sparse_codes
+from sparsepriors.dictionaries.crosscoder import Crosscoder, batch_topk_crosscoder, l1_crosscoder
+from sparsepriors.dictionaries.interventions import Conversations, Divergence, causal_kl, patch_latents
+from sparsepriors.dictionaries.latent_scaling import LatentScaling, latent_scaling
 from sparsepriors.dictionaries.learning import DictionaryLearner
+from sparsepriors.dictionaries.model_diff import LatentClass, LatentReport, delta_norm, find_twins, latent_report
+from sparsepriors.dictionaries.paired_activations import PairedActivations
 from sparsepriors.dictionaries.pursuit import MatchingPursuit, encode_path
 from sparsepriors.dictionaries.receptive_fields import GaborFit, gabor_fit, orientation_selectivity
 from sparsepriors.dictionaries.training import fit, geometric_median
@@ -14,9 +19,12 @@ from sparsepriors.dictionaries.training import fit, geometric_median
 if TYPE_CHECKING:
     from sparsepriors.dictionaries.estimators import SparseCoder
 
-__all__ = ["ActivationBuffer", "ActivationShards", "AuxK", "Codes", "DictionaryLearner", "GaborFit", "HookPoint",
-           "MatchingPursuit", "SAEOutput", "SparseAutoencoder", "SparseCoder", "calibrate_weight", "encode_path",
-           "fit", "gabor_fit", "geometric_median", "orientation_selectivity", "refit", "sparse_codes", "write_shards"]
+__all__ = ["ActivationBuffer", "ActivationShards", "AuxK", "Codes", "Conversations", "Crosscoder", "DictionaryLearner",
+           "Divergence", "GaborFit", "HookPoint", "LatentClass", "LatentReport", "LatentScaling", "MatchingPursuit",
+           "PairedActivations", "SAEOutput", "SparseAutoencoder", "SparseCoder", "batch_topk_crosscoder",
+           "calibrate_weight", "causal_kl", "delta_norm", "encode_path", "find_twins", "fit", "gabor_fit",
+           "geometric_median", "l1_crosscoder", "latent_report", "latent_scaling", "orientation_selectivity",
+           "patch_latents", "refit", "sparse_codes", "write_shards"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ import safetensors
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sparsepriors import _checks, _files
 
@@ -86,21 +88,8 @@ class HookPoint:
 
         hook = (self._place.register_forward_hook(output) if self.side == "output"
                 else self._place.register_forward_pre_hook(before, with_kwargs=True))
-        modes = {m: m.training for m in self.model.modules()}
-        try:
-            self.model.eval()
-            if isinstance(inputs, Mapping):
-                self.model(**inputs)
-            elif isinstance(inputs, tuple | list):
-                self.model(*inputs)
-            else:
-                self.model(inputs)
-        except _ReachedError:
-            pass
-        finally:
-            hook.remove()
-            for module, training in modes.items():
-                module.training = training
+        with contextlib.suppress(_ReachedError):
+            self._pass(inputs, hook)
         if not found:
             raise RuntimeError(f"the forward pass of {type(self.model).__name__} does not come through {self.name!r}")
         value = found[0][0] if isinstance(found[0], tuple | list) and found[0] else found[0]
@@ -110,6 +99,63 @@ class HookPoint:
         if not _checks.all_finite(value):
             raise ValueError(f"the {self.side} of {self.name!r} holds NaN or infinite entries")
         return value.float()
+
+    @torch.no_grad()
+    def run(self, inputs: Any, replace: Float[Tensor, "*batch d"] | None = None) -> tuple[Tensor, Any]:
+        """A whole forward pass, with other activations at the hook point where that is asked for.
+
+        Parameters
+        ----------
+        inputs
+            As in `read`.
+        replace
+            What goes on from the hook point, of the shape of what came there.
+
+        Returns
+        -------
+        tuple
+            The activations that came to the hook point, and what the module returns.
+
+        Raises
+        ------
+        RuntimeError
+            If the forward pass does not come through the hook point exactly once.
+        ValueError
+            If the hook point is the input of a submodule, or the shapes differ.
+        """
+        if self.side != "output":
+            raise ValueError("side must be 'output' for activations that are replaced, got 'input'")
+        found: list[Tensor] = []
+
+        def exchange(module: nn.Module, args: Any, result: Any) -> Any:
+            value = result[0] if isinstance(result, tuple) else result
+            found.append(value)
+            if replace is None:
+                return None
+            if replace.shape != value.shape:
+                raise ValueError(f"replace must have shape {tuple(value.shape)}, got {tuple(replace.shape)}")
+            return (replace, *result[1:]) if isinstance(result, tuple) else replace
+
+        returned = self._pass(inputs, self._place.register_forward_hook(exchange))
+        if len(found) != 1:
+            raise RuntimeError(f"the forward pass of {type(self.model).__name__} must come through {self.name!r} once, "
+                               f"it came {len(found)} times")
+        return found[0], returned
+
+    def _pass(self, inputs: Any, hook: RemovableHandle) -> Any:
+        """What the model returns, in evaluation mode; the hook is removed whatever happens."""
+        modes = {m: m.training for m in self.model.modules()}
+        try:
+            self.model.eval()
+            if isinstance(inputs, Mapping):
+                return self.model(**inputs)
+            if isinstance(inputs, tuple | list):
+                return self.model(*inputs)
+            return self.model(inputs)
+        finally:
+            hook.remove()
+            for module, training in modes.items():
+                module.training = training
 
     def rows(self, inputs: Any, keep: Callable[[Any], Tensor] | None = None) -> Float[Tensor, "rows d"]:
         """`read` with one row for each position.

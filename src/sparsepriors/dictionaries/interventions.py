@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sparsepriors import _checks
-from sparsepriors.dictionaries import _taps
+from sparsepriors.dictionaries.activations import HookPoint
 from sparsepriors.dictionaries.latent_scaling import PairedCoder, chosen_latents
 
 FIRST = 10
@@ -147,8 +148,8 @@ def causal_kl(base: nn.Module, chat: nn.Module, crosscoder: PairedCoder, data: C
     Parameters
     ----------
     base, chat
-        Causal language models that are called with token ids and give logits, or an object with ``logits``. Both are
-        run as they are: put them in evaluation mode.
+        Causal language models that are called with token ids and give logits, or an object with ``logits``; run in
+        evaluation mode.
     crosscoder
         Of their activations, the base first.
     data
@@ -156,7 +157,7 @@ def causal_kl(base: nn.Module, chat: nn.Module, crosscoder: PairedCoder, data: C
     changes
         By name; `CONTROLS` and `some_latents` make them.
     layer
-        Name of the submodule of both models whose output (its first entry, if a tuple) is changed.
+        Name of the submodule of both models whose output is changed, see `HookPoint`.
     batch
         Conversations at a time.
 
@@ -167,14 +168,16 @@ def causal_kl(base: nn.Module, chat: nn.Module, crosscoder: PairedCoder, data: C
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If there is no change, no answer token that is predicted, or no such layer in one of the models.
+    RuntimeError
+        If a pass of the fine-tuned model does not run the layer exactly once.
     """
     _pair(crosscoder)
     _checks.count("batch", batch, low=1)
     if not changes:
         raise ValueError("changes must name at least one change, got none")
-    place = {name: _taps.submodule(name, model, layer) for name, model in (("base", base), ("chat", chat))}
+    before, after = HookPoint(base, layer), HookPoint(chat, layer)
     predicted = data.answer[:, 1:]
     if not bool(predicted.any()):
         raise ValueError("data must hold at least one answer token after the first token, got none")
@@ -185,14 +188,14 @@ def causal_kl(base: nn.Module, chat: nn.Module, crosscoder: PairedCoder, data: C
         early = answers & (answers.cumsum(dim=1) <= FIRST)
         masks = (early, answers & ~early)
         counts += torch.tensor([float(m.sum()) for m in masks], dtype=torch.float64)
-        first = _taps.read(base, place["base"], part.tokens)
-        second, logits = _taps.run(chat, place["chat"], part.tokens)
-        pair = torch.stack([first, second], dim=2).flatten(0, 1)
-        goal = logits[:, :-1].float().log_softmax(dim=-1)
+        first = before.read(part.tokens)
+        second, out = after.run(part.tokens)
+        pair = torch.stack([first, second.float()], dim=2).flatten(0, 1)
+        goal = _log_probabilities(out)
         for name, change in changes.items():
             moved = change(crosscoder, pair.to(crosscoder.decoder.dtype), part.template.flatten())
-            _, changed = _taps.run(chat, place["chat"], part.tokens, moved.to(second.dtype).reshape(second.shape))
-            kl = (goal.exp() * (goal - changed[:, :-1].float().log_softmax(dim=-1))).sum(dim=-1)
+            _, out = after.run(part.tokens, moved.to(second.dtype).reshape(second.shape))
+            kl = (goal.exp() * (goal - _log_probabilities(out))).sum(dim=-1)
             sums[name] += torch.stack([kl[m].sum(dtype=torch.float64) for m in masks]).cpu()
     return {name: Divergence(float(s.sum() / counts.sum()), *(s / counts).tolist()) for name, s in sums.items()}
 
@@ -201,6 +204,12 @@ def _patched(crosscoder: PairedCoder, x: Tensor, template: Tensor, *, latents: S
              on_template_only: bool) -> Tensor:
     patched = patch_latents(x, crosscoder, latents, scale)
     return torch.where(template[:, None], patched, x[:, 0]) if on_template_only else patched
+
+
+def _log_probabilities(out: Any) -> Tensor:
+    """Of the next token, at each but the last."""
+    logits = out if isinstance(out, Tensor) else out.logits
+    return logits[:, :-1].float().log_softmax(dim=-1)
 
 
 def _pair(crosscoder: PairedCoder) -> Tensor:

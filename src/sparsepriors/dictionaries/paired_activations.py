@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sparsepriors import _checks
-from sparsepriors.dictionaries import _taps
+from sparsepriors.dictionaries.activations import HookPoint
 
 
 @dataclass(frozen=True, eq=False)
 class PairedActivations:
     """Activations of two models at the same tokens, an iterable of ``(kept tokens of a pass, 2, d)``.
 
-    Each iteration runs the models anew, as far as the layer and not further; nothing is kept. Both are run as they are:
-    put them in evaluation mode.
+    Each iteration runs the models anew, in evaluation mode and as far as the layer; nothing is kept. For batches in
+    random order give it to a `MixingBuffer`.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class PairedActivations:
     tokens
         Windows of equal length.
     layer
-        Name of the submodule of both whose output is read (its first entry, if a tuple).
+        Name of the submodule of both whose output is read, see `HookPoint`.
     keep
         Which tokens' activations are wanted, all by default: leave out what starts a sequence or pads it.
     rows
@@ -59,8 +59,8 @@ class PairedActivations:
             if not bool(self.keep.any()):
                 raise ValueError("keep must keep at least one token, got none")
         _checks.count("rows", self.rows, low=1)
-        for name in ("base", "chat"):
-            _taps.submodule(name, getattr(self, name), self.layer)
+        for model in (self.base, self.chat):
+            HookPoint(model, self.layer)   # raises where there is none
 
     @classmethod
     def from_texts(cls, base: nn.Module, chat: nn.Module, tokenizers: tuple[Any, Any], texts: Sequence[str], *,
@@ -111,10 +111,11 @@ class PairedActivations:
         ValueError
             If the models' widths differ, or activations are NaN or infinite.
         """
+        points = [HookPoint(model, self.layer) for model in (self.base, self.chat)]
         for start in range(0, len(self.tokens), self.rows):
             tokens = self.tokens[start:start + self.rows]
             keep = slice(None) if self.keep is None else self.keep[start:start + self.rows].flatten()
-            pair = [self._of(name, tokens)[keep] for name in ("base", "chat")]
+            pair = [point.rows(tokens)[keep] for point in points]
             if pair[0].shape != pair[1].shape:
                 raise ValueError(f"layer must be as wide in both models, got {pair[0].shape[1]} and "
                                  f"{pair[1].shape[1]}")
@@ -124,11 +125,3 @@ class PairedActivations:
     def collect(self) -> Float[Tensor, "samples 2 d"]:
         """All of them, in memory."""
         return torch.cat(list(self))
-
-    @torch.no_grad()
-    def _of(self, name: str, tokens: Tensor) -> Tensor:
-        model = getattr(self, name)
-        hidden = _taps.read(model, _taps.submodule(name, model, self.layer), tokens).flatten(0, -2).float()
-        if not _checks.all_finite(hidden):
-            raise ValueError(f"the activations of {name} at {self.layer} hold NaN or infinite entries")
-        return hidden
