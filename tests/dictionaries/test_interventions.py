@@ -21,7 +21,7 @@ def pair_that_differs_in_one_direction():
     with torch.no_grad():
         # The bias of the block's map is inside a tanh; the embedding is what reaches the layer unchanged.
         chat.embed.weight += 2 * direction
-        chat.first.mix.bias -= chat.first.mix.weight @ (2 * direction)
+        chat.first.mix.bias.sub_(chat.first.mix.weight @ (2 * direction))
     # Two latents read the constant from the difference of the models; only the second writes it.
     encoder = torch.zeros(2, 5, 2)
     encoder[0, 1], encoder[1, 1] = -0.5, 0.5
