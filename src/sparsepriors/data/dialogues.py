@@ -7,6 +7,7 @@ BANKING77, CLINC150 and GSM8K.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -57,8 +58,7 @@ def utterances(name: str) -> list[dict[str, str]]:
     """
     _checks.one_of("name", name, SETS)
     path = resources.files("sparsepriors.data") / "utterances" / f"{name}.csv"
-    with path.open(encoding="utf-8", newline="") as f:
-        return list(csv.DictReader(f))
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
 
 
 def dialogues() -> list[Dialogue]:
