@@ -41,17 +41,18 @@ def test_it_is_the_pursuit_of_each_signal_on_its_own(seed: int, steps: int) -> N
 
 
 @given(st.integers(0, 10_000), st.booleans(), st.booleans())
-def test_the_gram_matrix_changes_nothing(seed: int, nonneg: bool, stop: bool) -> None:
-    x, D = problem(seed, signals=12, units=90, d=70)
+def test_the_gram_matrix_and_parts_change_nothing(seed: int, nonneg: bool, stop: bool) -> None:
+    x, D = problem(seed, signals=12, units=40, d=30)
     found = []
-    for short in (64, 1000):
+    for largest, held in ((2**28, 2**24), (0, 100)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dictionary_pursuit, "_SHORT", short)
-            assert dictionary_pursuit._pays(len(x), 9, D) == (short == 64)
-            found.append(matching_pursuit(x, D, 9, nonneg=nonneg, stop_on_repeat=stop, tol=2.0))
-    torch.testing.assert_close(found[0].codes, found[1].codes)
-    torch.testing.assert_close(found[0].residual, found[1].residual)
-    assert torch.equal(found[0].atoms, found[1].atoms)
+            patch.setattr(dictionary_pursuit, "_LARGEST_GRAM", largest)
+            patch.setattr(dictionary_pursuit, "_GATHERED", held)
+            atoms = D.clone().requires_grad_()
+            path = matching_pursuit(x, atoms, 9, nonneg=nonneg, stop_on_repeat=stop, tol=2.0)
+            path.residual.square().sum().backward()
+            found.append((path.codes, path.residual, path.atoms, atoms.grad))
+    torch.testing.assert_close(found[0], found[1])
 
 
 @given(st.integers(0, 10_000), st.booleans())

@@ -12,6 +12,7 @@ from sparsepriors.kernels.nm_linear import nm_linear
 from sparsepriors.kernels.packed import Packed
 from sparsepriors.kernels.packed_nm import PackedNM, pack_linear_nm
 from sparsepriors.kernels.penalties import Penalty
+from sparsepriors.kernels.pursuit import gram_pursuit
 from sparsepriors.kernels.radar import born_adjoint, born_forward
 from sparsepriors.kernels.spmm import spmm_chw
 from sparsepriors.kernels.spmm_costs import SpmmCosts, calibrate
@@ -20,5 +21,5 @@ from sparsepriors.kernels.total_variation import tv_prox
 __all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "PackedNM", "Penalty", "SpmmCosts",
            "bitmap_attention", "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "born_tables",
            "calibrate", "column_products", "gram_descent", "gram_group_descent", "gram_ista", "gram_newton",
-           "info", "instruction_sets", "nm_linear", "nm_mask", "optimality", "pack_1x1", "pack_bitmap",
-           "pack_linear_nm", "spmm_chw", "topk_mask", "tv_prox"]
+           "gram_pursuit", "info", "instruction_sets", "nm_linear", "nm_mask", "optimality", "pack_1x1",
+           "pack_bitmap", "pack_linear_nm", "spmm_chw", "topk_mask", "tv_prox"]

@@ -10,9 +10,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors.kernels import gram_pursuit
+from sparsepriors.kernels.dispatch import native_for
 
-_SHORT = 64              # length of atoms below which correlations cost no more than rows of the Gram matrix
 _LARGEST_GRAM = 2**28    # entries
+_SQUARES = 1e3           # of rounding errors of a squared length, below which a tolerance takes residuals themselves
+_GATHERED = 2**17        # entries of atoms that are held at once, so that they stay in the cache
 _DEPENDENT = 1e-5        # of a signal's norm: correlations below are rounding, in float32, once its atoms are fitted
 
 
@@ -59,9 +62,9 @@ def matching_pursuit(x: Float[Tensor, "*batch d"], dictionary: Float[Tensor, "un
     With atoms of unit length ``|r|^2`` falls by ``v^2`` in every step.
 
     Gradients flow to x and to the dictionary through every value and residual; the choice of atoms is held fixed.
-    Backward recomputes residuals from the last one, so that nothing of the size of the codes is kept, and at each
-    step only as many rows as there are signals are touched. Where signals are many and steps several, correlations
-    follow from the Gram matrix of the atoms, a row of it for each signal and step.
+    Backward recomputes residuals from the last one and touches as many rows as there are signals at each step; of the
+    size of the codes nothing is kept. On the CPU, where signals are many and steps several, correlations follow from the Gram
+    matrix of the atoms, a row of it for each signal and step, in a compiled loop.
 
     Parameters
     ----------
@@ -142,50 +145,62 @@ class _Plain(torch.autograd.Function):
         for t in range(atoms.shape[1] - 1, -1, -1):
             index, v = atoms[:, t].clamp(min=0), values[:, t, None]
             atom = dictionary[index]
-            before = r + v * atom
-            # v = r' . a and r = r' - v a: a's and r' 's shares of the gradients of v and r.
+            before = torch.addcmul(r, v, atom)
+            # v = before . atom and r = before - v atom, through which v and r pass their gradients on.
             of_v = ((of_values[:, t] - torch.linalg.vecdot(g, atom)) * (atoms[:, t] >= 0))[:, None]
             if into is not None:
-                into.index_add_(0, index, of_v * before - v * g)
-            g = g + of_v * atom
+                into.index_add_(0, index, torch.addcmul(of_v * before, v, g, value=-1))
+            g = torch.addcmul(g, of_v, atom)
             r = before
         return g if ctx.needs_input_grad[0] else None, into, None, None, None, None
+
+
+def _rows_at_once(atoms: Tensor, dictionary: Tensor) -> int:
+    return max(1, _GATHERED // max(1, atoms.shape[1] * dictionary.shape[1]))
 
 
 def _choose(x: Tensor, dictionary: Tensor, steps: int, tol: float, nonneg: bool,
             stop_on_repeat: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Atoms, values and residual of a pursuit."""
+    energy = x.double().square().sum(dim=1)
+    if _gram_pays(x, dictionary, steps, tol, energy):
+        atoms, values = gram_pursuit(x @ dictionary.mT, dictionary @ dictionary.mT, energy, steps, tol, nonneg,
+                                     stop_on_repeat)
+        most = int((atoms >= 0).sum(dim=1).amax()) if len(atoms) else 0
+        atoms, values = atoms[:, :most].contiguous(), values[:, :most].contiguous()
+        parts = [left - (v[:, None] @ dictionary[j.clamp(min=0)])[:, 0]
+                 for left, v, j in zip(*(z.split(_rows_at_once(atoms, dictionary)) for z in (x, values, atoms)),
+                                       strict=True)]
+        return atoms, values, torch.cat(parts)
     r, going = x.clone(), torch.ones(len(x), dtype=torch.bool, device=x.device)
-    gram = dictionary @ dictionary.mT if _pays(len(x), steps, dictionary) else None
-    correlation = r @ dictionary.mT
-    atoms, values = [], []
-    for t in range(steps):
+    taken, values = [], []
+    for _ in range(steps):
         if tol:
             going = going & (torch.linalg.vector_norm(r, dim=1) >= tol)
+        correlation = r @ dictionary.mT
         index = (correlation if nonneg else correlation.abs()).argmax(dim=1)
-        atom = dictionary[index]
-        v = torch.linalg.vecdot(r, atom)   # not the correlation at hand, whose rounding adds up
-        v = v.clamp(min=0) if nonneg else v
-        going = going & (v != 0)
+        v = correlation.gather(1, index[:, None])[:, 0]
+        going = going & (v > 0 if nonneg else v != 0)
         if not bool(going.any()):
             break
         v = torch.where(going, v, 0)
-        r = torch.addcmul(r, v[:, None], atom, value=-1)
-        if stop_on_repeat and atoms:
-            going = going & ~(torch.stack(atoms) == index).any(dim=0)
-        atoms.append(torch.where(v != 0, index, -1))
+        r = torch.addcmul(r, v[:, None], dictionary[index], value=-1)
+        again = (torch.stack(taken) == index).any(dim=0) if stop_on_repeat and taken else ~going
+        taken.append(torch.where(going, index, -1))
         values.append(v)
-        if t + 1 < steps:
-            correlation = r @ dictionary.mT if gram is None else correlation.addcmul_(v[:, None], gram[index], value=-1)
-    if not atoms:
+        going = going & ~again
+    if not taken:
         return x.new_zeros((len(x), 0), dtype=torch.int64), x.new_zeros((len(x), 0)), r
-    return torch.stack(atoms, dim=1), torch.stack(values, dim=1), r
+    return torch.stack(taken, dim=1), torch.stack(values, dim=1), r
 
 
-def _pays(signals: int, steps: int, dictionary: Tensor) -> bool:
-    """Whether the Gram matrix of the atoms costs less than the correlations that it saves."""
-    units, d = dictionary.shape
-    return d >= _SHORT and units < (steps - 1) * signals and units**2 <= _LARGEST_GRAM
+def _gram_pays(x: Tensor, dictionary: Tensor, steps: int, tol: float, energy: Tensor) -> bool:
+    """Whether the Gram matrix of the atoms costs less than the correlations that it saves, and is exact enough."""
+    units = len(dictionary)
+    if native_for(x, dictionary) is None or not len(x) or not units < (steps - 1) * len(x) or units**2 > _LARGEST_GRAM:
+        return False
+    # Energies are differences of squares: lengths are known to about the root of the precision.
+    return not tol or tol**2 >= _SQUARES * torch.finfo(x.dtype).eps * float(energy.max())
 
 
 def _orthogonal(x: Tensor, dictionary: Tensor, steps: int, tol: float, nonneg: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ _NUMBERS = {Penalty.elastic: (0.3, 0.1), Penalty.positive: (0.3, 0.0), Penalty.b
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_bitmaps(), *_born(), *_descent(), *_ista(), *_masks(), *_nm_linear(), *_total_variation(),
+    return [*_bitmaps(), *_born(), *_descent(), *_ista(), *_masks(), *_nm_linear(), *_pursuit(), *_total_variation(),
             *_sparse_convolutions()]
 
 
@@ -360,6 +360,37 @@ def _ista() -> list[KernelCase]:
                  BadCall((*good[:4], good[4].float(), *good[5:]), TypeError, "weight must be torch.float64, got"),
                  BadCall((*good[:7], 0.0, *good[8:]), ValueError, "step must be"),
                  BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
+
+
+def _pursuit() -> list[KernelCase]:
+    """Sizes are (rows, units, steps); rows go to threads by 16. Atoms have any length, a tolerance ends some rows."""
+    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        rows, units, steps = size
+        atoms = torch.randn(units, 40, dtype=dtype, generator=generator) / 40**0.5
+        x = torch.randn(rows, 40, dtype=dtype, generator=generator)
+        return x @ atoms.mT, atoms @ atoms.mT, x.double().square().sum(dim=1), steps
+
+    sizes = ((0, 3, 1), (1, 1, 1), (2, 2, 5), (17, 35, 4), (33, 64, 3), (3, 301, 6))
+    good = draw((2, 3, 2), _F32, torch.Generator().manual_seed(0))
+    made = []
+    for tol, nonneg, stop in ((0.0, True, False), (0.0, False, True), (5.0, True, True)):
+        def settled(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, tol: float = tol,
+                    nonneg: bool = nonneg, stop: bool = stop):
+            return *draw(size, dtype, generator), tol, nonneg, stop
+
+        made.append(KernelCase(
+            kernels.gram_pursuit, reference.gram_pursuit, settled, sizes, rounding=1e3, bodies=_bodies(),
+            name=f"gram_pursuit {tol:g} {nonneg} {stop}", refused=(
+                BadCall((good[0].long(), *good[1:]), TypeError, "correlation must be a float32 or float64 tensor"),
+                BadCall((good[0], good[1].double(), *good[2:]), TypeError, "gram must be torch.float32, got"),
+                BadCall((good[0][:, :0], *good[1:]), ValueError, "at least one unit"),
+                BadCall((good[0], good[1][:2], *good[2:]), ValueError, r"gram must have shape \(3, 3\)"),
+                BadCall((*good[:2], good[2][:1], 2), ValueError, r"energy must have shape \(2,\)"),
+                BadCall((*good[:2], good[2].float(), 2), TypeError, "energy must be torch.float64, got"),
+                BadCall((*good[:3], 0), ValueError, "steps must be at least 1"),
+                BadCall((*good[:3], 2, -1.0), ValueError, "tol must be"),
+                BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"}))))
+    return made
 
 
 def _masks() -> list[KernelCase]:

@@ -52,6 +52,7 @@ void bind_descent(nb::module_& m);
 void bind_ista(nb::module_& m);
 void bind_masks(nb::module_& m);
 void bind_nm_linear(nb::module_& m);
+void bind_pursuit(nb::module_& m);
 void bind_spmm(nb::module_& m);
 void bind_variation(nb::module_& m);
 

@@ -10,6 +10,7 @@
 #include "newton.hpp"
 #include "nm_dot.hpp"
 #include "nm_linear.hpp"
+#include "pursuit.hpp"
 #include "softmax.hpp"
 #include "spmm.hpp"
 #include "variation.hpp"
@@ -42,6 +43,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     {descend<Descent>, descend<GroupDescent>, newton, optimality, column_products<float>, column_products<double>},
     {ista<float>},
     {ista<double>},
+    {pursuit<float>},
+    {pursuit<double>},
 };
 
 }  // namespace sparsepriors

@@ -300,6 +300,22 @@ struct IstaKernels {
     size_t (*run)(const Ista<T>&, const T* linear, T* x, T* v, int32_t* lists);
 };
 
+// Matching pursuit on the Gram matrix of the atoms.
+template <class T>
+struct Pursuit {
+    const T* gram;
+    size_t units, steps;
+    double tol;
+    bool nonneg, stop_on_repeat;
+};
+
+template <class T>
+struct PursuitKernels {
+    // From the correlations c of a signal of this energy, which are overwritten, the units taken and what each was
+    // given; returns how many.
+    size_t (*run)(const Pursuit<T>&, T* c, double energy, int64_t* atoms, T* values);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -318,6 +334,8 @@ struct InstructionSet {
     DescentKernels descent;
     IstaKernels<float> ista32;
     IstaKernels<double> ista64;
+    PursuitKernels<float> pursuit32;
+    PursuitKernels<double> pursuit64;
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;

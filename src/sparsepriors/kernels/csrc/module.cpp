@@ -54,6 +54,7 @@ NB_MODULE(_native, m) {
     bind_ista(m);
     bind_masks(m);
     bind_nm_linear(m);
+    bind_pursuit(m);
     bind_spmm(m);
     bind_variation(m);
 }
