@@ -63,8 +63,8 @@ def matching_pursuit(x: Float[Tensor, "*batch d"], dictionary: Float[Tensor, "un
 
     Gradients flow to x and to the dictionary through every value and residual; the choice of atoms is held fixed.
     Backward recomputes residuals from the last one and touches as many rows as there are signals at each step; of the
-    size of the codes nothing is kept. On the CPU, where signals are many and steps several, correlations follow from the Gram
-    matrix of the atoms, a row of it for each signal and step, in a compiled loop.
+    size of the codes nothing is kept. On the CPU, where signals are many and steps several, correlations follow from
+    the Gram matrix of the atoms, a row of it for each signal and step, in a compiled loop.
 
     Parameters
     ----------
