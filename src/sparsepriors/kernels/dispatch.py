@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -64,8 +63,7 @@ def names() -> tuple[str, ...]:
     """The kernels: every public function of `sparsepriors.kernels.reference`."""
     from sparsepriors.kernels import reference
 
-    return tuple(name for name, f in vars(reference).items()
-                 if inspect.isfunction(f) and f.__module__ == reference.__name__ and not name.startswith("_"))
+    return tuple(reference.__all__)
 
 
 def instruction_sets() -> tuple[str, ...]:
