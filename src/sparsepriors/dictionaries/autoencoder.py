@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from sparsepriors import _checks, _files
 from sparsepriors.dictionaries.auxiliary import AuxK
+from sparsepriors.dictionaries.entries import Entries, choose, read, write
+from sparsepriors.kernels.dispatch import native_for
 from sparsepriors.priors import CodePrior, Matryoshka, Prior, Pursuit, TopK
 
 _FORMAT = "sparsepriors-autoencoder-1"
 _LONGEST_WINDOW = 10_000_000
+_FEW = 0.25   # share of nonzeros up to which products with codes touch their entries only
 
 
-@dataclass
 class SAEOutput:
     """What an autoencoder makes of a batch.
 
@@ -29,22 +31,39 @@ class SAEOutput:
     ----------
     recon
         Reconstruction, the shape and scale of the input.
-    codes
-        ``(..., latents)``.
     pre_codes
-        Pre-activations of the same shape; ``None`` where there is no encoder.
+        Pre-activations ``(..., latents)``; ``None`` where there is no encoder. They have no gradient where ``entries``
+        are given.
     losses
         Scalars: ``reconstruction`` (the squared error, summed over a signal, mean over the batch, of the scaled
         signals), and where they apply ``sparsity`` and ``auxiliary``, with their weights.
     loss
         Their sum.
+    entries
+        The nonzeros of the codes, batch axes flattened, where the prior chose few of them; else ``None``.
     """
 
-    recon: Tensor
-    codes: Tensor
-    pre_codes: Tensor | None
-    losses: dict[str, Tensor]
-    loss: Tensor
+    def __init__(self, recon: Tensor, codes: Tensor | Entries, pre_codes: Tensor | None, losses: dict[str, Tensor],
+                 batch: tuple[int, ...]) -> None:
+        self.recon, self.pre_codes, self.losses = recon, pre_codes, losses
+        self.loss = torch.stack(tuple(losses.values())).sum()
+        self.entries = codes if isinstance(codes, Entries) else None
+        self._codes = None if isinstance(codes, Entries) else codes
+        self._batch = batch
+
+    @property
+    def codes(self) -> Tensor:
+        """``(..., latents)``, with gradients."""
+        if self._codes is None:
+            assert self.entries is not None
+            self._codes = self.entries.dense()
+        return self._codes.reshape(*self._batch, self._codes.shape[-1])
+
+    @property
+    def l0(self) -> float:
+        """Mean number of nonzeros of a sample."""
+        count = int(self.codes.count_nonzero()) if self.entries is None else len(self.entries.indices)
+        return count / max(1, math.prod(self._batch))
 
 
 class SparseAutoencoder(nn.Module):
@@ -210,8 +229,12 @@ class SparseAutoencoder(nn.Module):
             If the prior compares with a threshold that has not been learned.
         """
         rows, batch = self._rows(x)
-        wanted = None if latents is None else self._latents(latents)
-        codes, _ = self._encode(rows * self._scale(), wanted, training=batch_wise)
+        scaled = rows * self._scale()
+        if latents is None and (few := self._encode_few(scaled, training=batch_wise)) is not None:
+            codes = few[0].dense()
+        else:
+            wanted = None if latents is None else self._latents(latents)
+            codes, _ = self._encode(scaled, wanted, training=batch_wise)
         return codes.reshape(*batch, codes.shape[-1])
 
     def decode(self, codes: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -244,13 +267,13 @@ class SparseAutoencoder(nn.Module):
         """
         rows, batch = self._rows(x)
         scaled = rows * self._scale()
-        codes, pre = self._encode(scaled, None, training=self.training)
+        codes, pre = self._encode_few(scaled, training=self.training) or self._encode(scaled, None,
+                                                                                      training=self.training)
         recon, error = self._reconstruct(codes, scaled, generator)
         losses = {"reconstruction": error}
         self._weigh(losses, scaled, recon, codes, pre)
-        loss = torch.stack(tuple(losses.values())).sum()
-        return SAEOutput((recon / self._scale()).reshape(x.shape), codes.reshape(*batch, -1),
-                         None if pre is None else pre.reshape(*batch, -1), losses, loss)
+        return SAEOutput((recon / self._scale()).reshape(x.shape), codes,
+                         None if pre is None else pre.reshape(*batch, -1), losses, batch)
 
     @torch.no_grad()
     def observe(self, output: SAEOutput) -> None:
@@ -258,11 +281,18 @@ class SparseAutoencoder(nn.Module):
 
         `fit` calls this; your own loop calls it once for every batch.
         """
-        codes = output.codes.detach().reshape(-1, self.n_latents)
-        self.since_fired += len(codes)
-        self.since_fired[(codes > 0).any(dim=0)] = 0
+        weights = self._weights()
+        if output.entries is not None:
+            ranked = output.entries.values if weights is None else output.entries.scaled(weights).values
+            self.since_fired += len(output.entries.starts) - 1
+            self.since_fired[output.entries.indices] = 0
+        else:
+            codes = output.codes.detach().reshape(-1, self.n_latents)
+            ranked = (codes if weights is None else codes * weights)[codes > 0]
+            self.since_fired += len(codes)
+            self.since_fired[(codes > 0).any(dim=0)] = 0
         if isinstance(self.code_prior, CodePrior):
-            self.code_prior.observe(codes, self.state, weights=self._weights())
+            self.code_prior.observe(float(ranked.min()) if ranked.numel() else math.inf, self.state)
 
     @torch.no_grad()
     def finalize(self) -> Self:
@@ -382,6 +412,24 @@ class SparseAutoencoder(nn.Module):
         codes = self._activate(pre, state, weights, training=training)
         return (codes, pre) if latents is None else (codes[:, latents], pre[:, latents])
 
+    def _encode_few(self, x: Tensor, *, training: bool) -> tuple[Entries, Tensor] | None:
+        """As `_encode`, by entries, where the prior keeps few of the largest and compiled kernels choose them."""
+        prior = self.code_prior
+        if not isinstance(prior, CodePrior) or native_for(x, self.W_dec) is None:
+            return None
+        room = prior.room(len(x), self.state, training=training)
+        if room is None or room[0] > _FEW * self.n_latents * (1 if room[1] else len(x)):
+            return None
+        centred = x - self.b_dec.detach() if self.subtract_bias else x
+        with torch.no_grad():
+            pre = nn.functional.linear(centred, self.W_enc, self.b_enc)
+            weights = self._weights()
+            chosen = choose(pre if weights is None else pre * weights, room[0], per_row=room[1])
+        return self._read(centred, pre, chosen), pre
+
+    def _read(self, centred: Tensor, pre: Tensor, entries: Entries) -> Entries:
+        return read(centred, self.W_enc, self.b_enc, self.b_dec if self.subtract_bias else None, pre, entries)
+
     def _activate(self, pre: Tensor, state: dict[str, Tensor], weights: Tensor | None, *, training: bool) -> Tensor:
         prior = self.code_prior
         if isinstance(prior, CodePrior):
@@ -391,14 +439,18 @@ class SparseAutoencoder(nn.Module):
     def _decode(self, codes: Tensor) -> Tensor:
         return codes @ self.W_dec + self.b_dec
 
-    def _reconstruct(self, codes: Tensor, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _reconstruct(self, codes: Tensor | Entries, x: Tensor,
+                     generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The reconstruction of scaled signals and its error, for a `Matryoshka` in training the mean over prefixes."""
         if not (self.training and isinstance(self.prior, Matryoshka)):
-            recon = self._decode(codes)
+            recon = write(codes, self.W_dec, self.b_dec) if isinstance(codes, Entries) else self._decode(codes)
             return recon, self._error(recon, x)
         recon, errors, first = self.b_dec.expand_as(x), [], 0
         for last in self.prior.nested(self.n_latents, generator):
-            recon = recon + codes[:, first:last] @ self.W_dec[first:last]
+            if isinstance(codes, Entries):
+                recon = recon + write(codes.between(first, last), self.W_dec, None)
+            else:
+                recon = recon + codes[:, first:last] @ self.W_dec[first:last]
             errors.append(self._error(recon, x))
             first = last
         return recon, torch.stack(errors).mean()
@@ -406,24 +458,30 @@ class SparseAutoencoder(nn.Module):
     def _error(self, recon: Tensor, x: Tensor) -> Tensor:
         return (recon - x).square().sum(dim=-1).mean()
 
-    def _weigh(self, losses: dict[str, Tensor], x: Tensor, recon: Tensor, codes: Tensor, pre: Tensor | None) -> None:
+    def _weigh(self, losses: dict[str, Tensor], x: Tensor, recon: Tensor, codes: Tensor | Entries,
+               pre: Tensor | None) -> None:
         """Add the sparsity penalty and the loss of dead latents where they apply."""
         prior = self.code_prior
-        if isinstance(prior, CodePrior):
+        if isinstance(codes, Tensor) and not isinstance(prior, Pursuit):
             assert pre is not None
-            penalty = prior.penalty(codes, pre, self.decoder_norms(), self.state)
+            if isinstance(prior, CodePrior):
+                penalty = prior.penalty(codes, pre, self.decoder_norms(), self.state)
+            else:
+                penalty = prior.value(codes * self.decoder_norms()).sum() / len(x)
             if penalty is not None:
                 losses["sparsity"] = self.sparsity_scale * penalty
-        elif not isinstance(prior, Pursuit):
-            losses["sparsity"] = self.sparsity_scale * prior.value(codes * self.decoder_norms()).sum() / len(x)
         if self.aux is None or not self.training:
             return
         dead = self.dead()
         count = int(dead.sum())
         if count or self.aux.pool == "unchosen":
             assert pre is not None
-            chosen = self.aux.pick(pre, codes, dead, self.d_in)
-            losses["auxiliary"] = self.aux.weight * self.aux.loss(x - recon, chosen @ self.W_dec, count)
+            dense = codes.dense() if isinstance(codes, Entries) and self.aux.pool == "unchosen" else codes
+            centred = x - self.b_dec.detach() if self.subtract_bias else x
+            with torch.no_grad():
+                chosen = self.aux.choose(pre, dense, dead, self.d_in)
+            recon_of_rest = write(self._read(centred, pre.detach(), chosen), self.W_dec, None)
+            losses["auxiliary"] = self.aux.weight * self.aux.loss(x - recon, recon_of_rest, count)
 
     def _with_code_prior(self, prior: Prior) -> Prior:
         return replace(self.prior, prior=prior) if isinstance(self.prior, Matryoshka) else prior

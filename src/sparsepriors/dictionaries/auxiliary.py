@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors._described import Described
+from sparsepriors.dictionaries.entries import Entries, choose
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,20 @@ class AuxK(Described):
                 _checks.count(name, value, low=1)
         _checks.one_of("pool", self.pool, ("dead", "unchosen"))
 
-    def pick(self, pre: Float[Tensor, "batch latents"], codes: Float[Tensor, "batch latents"],
-             dead: Bool[Tensor, "latents"], features: int) -> Float[Tensor, "batch latents"]:
-        """The codes that reconstruct the residual of a batch."""
-        k = features // 2 if self.k is None else self.k
-        codes_of_all = torch.relu(pre)
-        allowed = dead if self.pool == "dead" else codes == 0
-        room = min(max(1, k), int(dead.sum()) if self.pool == "dead" else pre.shape[-1])
-        ranked = torch.where(allowed, codes_of_all.detach(), -torch.inf)
-        kept = torch.topk(ranked, room, dim=-1, sorted=False).indices
-        values = torch.where(ranked.gather(-1, kept) > 0, codes_of_all.gather(-1, kept), 0)
-        return torch.zeros_like(codes_of_all).scatter(-1, kept, values)
+    def room(self, features: int) -> int:
+        """Latents that reconstruct the residual of one sample, at most."""
+        return max(1, features // 2 if self.k is None else self.k)
+
+    def choose(self, pre: Float[Tensor, "batch latents"], codes: Tensor | Entries, dead: Bool[Tensor, "latents"],
+               features: int) -> Entries:
+        """Which latents reconstruct the residual of each sample: the largest positive ones of the pool."""
+        room = self.room(features)
+        if self.pool == "unchosen":
+            assert isinstance(codes, Tensor)
+            return choose(torch.where(codes == 0, pre, 0), room, per_row=True)
+        pool = dead.nonzero()[:, 0]
+        found = choose(pre[:, pool], room, per_row=True)
+        return Entries(found.starts, pool.to(torch.int32)[found.indices], found.values, pre.shape[1])
 
     def loss(self, residual: Float[Tensor, "batch features"], recon: Float[Tensor, "batch features"],
              dead: int) -> Tensor:
@@ -74,6 +78,5 @@ class AuxK(Described):
         if self.normalise:
             error = (error / (residual - residual.mean(dim=0)).square().sum(dim=-1).mean()).nan_to_num(0.0)
         if self.ramp:
-            k = residual.shape[-1] // 2 if self.k is None else self.k
-            error = error * min(dead / max(1, k), 1.0)
+            error = error * min(dead / self.room(residual.shape[-1]), 1.0)
         return error

@@ -117,7 +117,7 @@ def fit(sae: SparseAutoencoder | Sequence[SparseAutoencoder], source: Source, *,
     if resample_every is not None:
         upkeep.append(_Resample(task, _checks.count("resample_every", resample_every, low=1)))
     optimizer = torch.optim.Adam([{"params": list(m.parameters()), "lr": rate}
-                                  for m, rate in zip(models, rates, strict=True)], betas=betas)
+                                  for m, rate in zip(models, rates, strict=True)], betas=betas, fused=True)
     loop = TrainLoop(nn.ModuleList(models), optimizer, task, batches, steps=steps,
                      generator=torch.Generator().manual_seed(seed), hooks=(*upkeep, *hooks), checkpoint=checkpoint,
                      checkpoint_every=checkpoint_every,
@@ -220,7 +220,7 @@ class _Upkeep(Hook):
                 m.W_dec.div_(m.W_dec.norm(dim=1, keepdim=True).clamp(min=torch.finfo(m.W_dec.dtype).tiny))
             m.observe(out)
             measured = {name: float(value.detach()) for name, value in out.losses.items()}
-            measured["l0"] = float(out.codes.count_nonzero()) / max(1, len(out.codes))
+            measured["l0"] = out.l0
             measured["dead"] = float(m.dead().double().mean())
             for name, value in measured.items():
                 loop.trace.setdefault(self.task.name(i, name), []).append(value)

@@ -67,8 +67,22 @@ class CodePrior(Prior, accepts_complex=False):
         """What training adds to the loss, a scalar, the mean over the batch; ``None`` for sets, which add nothing."""
         return None
 
-    def observe(self, codes: Float[Tensor, "batch latents"], state: State, *, weights: Tensor | None = None) -> None:
-        """Update the state, in place, with the codes of a training batch."""
+    def room(self, batch: int, state: State, *, training: bool = False) -> tuple[int, bool] | None:
+        """How many of the largest positive pre-activations are the codes, and whether of each sample or of the batch.
+
+        ``None`` where this is not what `activate` does; where it is, encoders may choose them in another way.
+        """
+        return None
+
+    def observe(self, least: float, state: State) -> None:
+        """Update the state, in place, after a training batch.
+
+        Parameters
+        ----------
+        least
+            Smallest positive code of the batch, times the weight of its latent if there are weights; infinite if no
+            code is positive.
+        """
 
     def rescale(self, state: State, factor: float) -> None:
         """Change the state, in place, to that of codes that are ``factor`` times as large."""
@@ -125,11 +139,10 @@ class TopK(CodePrior, ConstraintSet):
 
     def activate(self, pre: Tensor, state: State, *, training: bool = False, weights: Tensor | None = None) -> Tensor:
         codes = torch.relu(pre)
-        if self.k >= pre.shape[-1]:
-            return codes
-        ranked = _ranked(codes, weights)
-        kept = torch.topk(ranked, self.k, dim=-1, sorted=False).indices
-        return torch.zeros_like(codes).scatter(-1, kept, codes.gather(-1, kept))
+        return _largest(codes, _ranked(codes, weights), self.k)
+
+    def room(self, batch: int, state: State, *, training: bool = False) -> tuple[int, bool]:
+        return self.k, True
 
 
 @dataclass(frozen=True)
@@ -183,7 +196,8 @@ class BatchTopK(CodePrior, ConstraintSet):
     def _project(self, x: Tensor) -> Tensor:
         event = x.shape if self.dims is None else x.shape[x.ndim - self.dims:]
         rows = x.reshape(-1, math.prod(event))
-        return _largest(torch.relu(rows), None, int(self.k * math.prod(event[:-1]))).reshape(x.shape)
+        codes = torch.relu(rows)
+        return _largest(codes, codes, int(self.k * math.prod(event[:-1]))).reshape(x.shape)
 
     def state(self, latents: int) -> dict[str, Tensor]:
         """The threshold, negative until there is one, and the training batches so far."""
@@ -191,25 +205,22 @@ class BatchTopK(CodePrior, ConstraintSet):
 
     def activate(self, pre: Tensor, state: State, *, training: bool = False, weights: Tensor | None = None) -> Tensor:
         codes = torch.relu(pre)
-        if training:
-            room = int(self._k_at(int(state["batches"])) * math.prod(codes.shape[:-1]))
-            flat = None if weights is None else _ranked(codes, weights).reshape(1, -1)
-            return _largest(codes.reshape(1, -1), flat, room).reshape(codes.shape)
+        room = self.room(math.prod(codes.shape[:-1]), state, training=training)
+        if room is not None:
+            return _largest(codes.reshape(1, -1), _ranked(codes, weights).reshape(1, -1), room[0]).reshape(codes.shape)
         if float(state["threshold"]) < 0:
             raise RuntimeError("BatchTopK has no threshold yet: train on batches first, or encode with training=True")
         return torch.where(_ranked(codes, weights) > state["threshold"].to(codes.dtype), codes, 0)
 
-    @torch.no_grad()
-    def observe(self, codes: Tensor, state: State, *, weights: Tensor | None = None) -> None:
+    def room(self, batch: int, state: State, *, training: bool = False) -> tuple[int, bool] | None:
+        return (int(self._k_at(int(state["batches"])) * batch), False) if training else None
+
+    def observe(self, least: float, state: State) -> None:
         state["batches"].add_(1)
-        if int(state["batches"]) <= self.start:
+        if int(state["batches"]) <= self.start or not math.isfinite(least):
             return
-        ranked = _ranked(codes, weights)
-        least = torch.where(ranked > 0, ranked, torch.inf).min().double()
-        if not math.isfinite(least):
-            return
-        threshold = state["threshold"]
-        threshold.copy_(least if float(threshold) < 0 else self.momentum * threshold + (1 - self.momentum) * least)
+        threshold = float(state["threshold"])
+        state["threshold"].fill_(least if threshold < 0 else self.momentum * threshold + (1 - self.momentum) * least)
 
     def rescale(self, state: State, factor: float) -> None:
         if float(state["threshold"]) >= 0:
@@ -406,13 +417,13 @@ def _ranked(codes: Tensor, weights: Tensor | None) -> Tensor:
     return codes.detach() if weights is None else codes.detach() * weights.detach()
 
 
-def _largest(codes: Tensor, ranked: Tensor | None, room: int) -> Tensor:
-    """Each row with its ``room`` largest entries, ranked by ``ranked`` or themselves, and zeros."""
+def _largest(codes: Tensor, ranked: Tensor, room: int) -> Tensor:
+    """Each row with its ``room`` largest entries by ``ranked``, and zeros."""
     if room >= codes.shape[-1]:
         return codes
     if room == 0:
         return torch.zeros_like(codes)
-    kept = torch.topk(codes.detach() if ranked is None else ranked, room, dim=-1, sorted=False).indices
+    kept = torch.topk(ranked.detach(), room, dim=-1, sorted=False).indices
     return torch.zeros_like(codes).scatter(-1, kept, codes.gather(-1, kept))
 
 

@@ -19,8 +19,8 @@ _NUMBERS = {Penalty.elastic: (0.3, 0.1), Penalty.positive: (0.3, 0.0), Penalty.b
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_bitmaps(), *_born(), *_descent(), *_ista(), *_masks(), *_nm_linear(), *_pursuit(), *_total_variation(),
-            *_sparse_convolutions()]
+    return [*_bitmaps(), *_born(), *_codes(), *_descent(), *_ista(), *_masks(), *_nm_linear(), *_pursuit(),
+            *_total_variation(), *_sparse_convolutions()]
 
 
 def _bodies() -> tuple[dict[str, str], ...]:
@@ -390,6 +390,56 @@ def _pursuit() -> list[KernelCase]:
                 BadCall((*good[:3], 0), ValueError, "steps must be at least 1"),
                 BadCall((*good[:3], 2, -1.0), ValueError, "tol must be"),
                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"}))))
+def _entries(rows: int, n: int, dtype: torch.dtype, generator: torch.Generator):
+    return reference.largest_positive(torch.randn(rows, n, dtype=dtype, generator=generator), 5)
+
+
+def _codes() -> list[KernelCase]:
+    """Sizes are (rows, n) or (rows, n, width); rows go to threads by 64, samples are drawn beyond 65536 scores."""
+    made, ones = [], torch.ones(2, 3)
+    nonfinite = {math.nan: FloatingPointError, math.inf: None, -math.inf: None}
+    for room, per_row in ((0, True), (3, True), (50, True), (7, False), (9000, False)):
+        def scores(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, room: int = room,
+                   per_row: bool = per_row):
+            return _scores(size, dtype, generator), room, per_row
+
+        made.append(KernelCase(
+            kernels.largest_positive, reference.largest_positive, scores,
+            ((0, 4), (1, 1), (3, 0), (5, 33), (130, 40), (70, 1100)), (_F32, _F64), bodies=_bodies(),
+            nonfinite=nonfinite, name=f"largest_positive {room} {'per row' if per_row else 'in all'}", refused=(
+                BadCall((ones, -1), ValueError, "room must be at least 0"),
+                BadCall((ones.long(), 1), TypeError, "scores must be a float32 or float64 tensor, got torch.int64"),
+                BadCall((ones[0], 1), ValueError, "scores must have two axes"),
+                BadCall((torch.full((1, 2), torch.nan), 1), FloatingPointError, "NaN"),
+                BadCall((ones, 1), ValueError, "instruction_set must be one of", {"instruction_set": "avx9"}))))
+
+    def summed(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        rows, n, width = size
+        return (torch.randn(n, width, dtype=dtype, generator=generator), *_entries(rows, n, dtype, generator))
+
+    def scattered(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        rows, n, width = size
+        return (torch.randn(rows, width, dtype=dtype, generator=generator), *_entries(rows, n, dtype, generator), n)
+
+    def dotted(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        rows, n, width = size
+        left, right = (torch.randn(k, width, dtype=dtype, generator=generator) for k in (rows, n))
+        return (left, right, *_entries(rows, n, dtype, generator)[:2])
+
+    sizes = ((0, 4, 3), (1, 1, 1), (3, 9, 0), (130, 40, 7), (5, 30, 300), (67, 20, 129))
+    for kernel, plain, draw in ((kernels.sum_rows, reference.sum_rows, summed),
+                                (kernels.scatter_rows, reference.scatter_rows, scattered),
+                                (kernels.dot_rows, reference.dot_rows, dotted)):
+        good = draw((3, 9, 4), _F32, torch.Generator().manual_seed(0))
+        at = next(i for i, v in enumerate(good) if v.dtype == torch.int64)
+        refused = [BadCall((good[0].long(), *good[1:]), TypeError, "must be a float32 or float64 tensor, got torch.in"),
+                   BadCall((*good[:at], good[at].int(), *good[at + 1:]), TypeError, "starts must be torch.int64, got"),
+                   BadCall((*good[:at + 1], good[at + 1] + 9, *good[at + 2:]), ValueError, "indices must name rows"),
+                   BadCall((*good[:at], good[at] + 1, *good[at + 1:]), ValueError, "starts must"),
+                   BadCall((*good[:at], good[at].flip(0), *good[at + 1:]), ValueError, "starts must"),
+                   BadCall(good, ValueError, "instruction_set must be one of", {"instruction_set": "avx9"})]
+        made.append(KernelCase(kernel, plain, draw, sizes, (_F32, _F64), bodies=_bodies(), rounding=100,
+                               refused=tuple(refused)))
     return made
 
 

@@ -48,6 +48,7 @@ class Unlocked {
 // One per family of kernels: adds its functions to the module.
 void bind_bitmap(nb::module_& m);
 void bind_born(nb::module_& m);
+void bind_codes(nb::module_& m);
 void bind_descent(nb::module_& m);
 void bind_ista(nb::module_& m);
 void bind_masks(nb::module_& m);

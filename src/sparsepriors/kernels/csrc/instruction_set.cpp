@@ -2,6 +2,7 @@
 #include "bitmap.hpp"
 #include "bitmap_pack.hpp"
 #include "born.hpp"
+#include "codes.hpp"
 #include "columns.hpp"
 #include "descent.hpp"
 #include "ista.hpp"
@@ -45,6 +46,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     {ista<double>},
     {pursuit<float>},
     {pursuit<double>},
+    {reaching<float>, sum_rows<float>, dot_rows<float>},
+    {reaching<double>, sum_rows<double>, dot_rows<double>},
 };
 
 }  // namespace sparsepriors

@@ -316,6 +316,18 @@ struct PursuitKernels {
     size_t (*run)(const Pursuit<T>&, T* c, double energy, int64_t* atoms, T* values);
 };
 
+constexpr size_t kLook = 16;  // scores that are looked at together for one that reaches a threshold
+
+// Codes of few nonzeros, see codes.hpp.
+template <class T>
+struct CodeKernels {
+    size_t (*reaching)(const T* scores, size_t count, T least, int32_t* list, bool* bad);
+    void (*sum_rows)(const int64_t* starts, const int32_t* indices, const T* values, const T* rows, size_t width,
+                     size_t first, size_t last, T* out);
+    void (*dot_rows)(const int64_t* starts, const int32_t* indices, const T* left, const T* right, size_t width,
+                     size_t first, size_t last, T* out);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -336,6 +348,8 @@ struct InstructionSet {
     IstaKernels<double> ista64;
     PursuitKernels<float> pursuit32;
     PursuitKernels<double> pursuit64;
+    CodeKernels<float> code32;
+    CodeKernels<double> code64;
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;

@@ -50,6 +50,7 @@ NB_MODULE(_native, m) {
     m.def("instruction_sets", &instruction_sets, "Code paths that this processor runs, the fastest first.");
     bind_bitmap(m);
     bind_born(m);
+    bind_codes(m);
     bind_descent(m);
     bind_ista(m);
     bind_masks(m);

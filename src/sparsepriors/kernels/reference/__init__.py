@@ -1,6 +1,7 @@
 """The kernels in plain PyTorch: any device, bounded memory, and the meaning that compiled ones must reproduce."""
 
 from sparsepriors.kernels.reference.bitmap import bitmap_attention, bitmap_mix, bitmap_scores, pack_bitmap
+from sparsepriors.kernels.reference.codes import dot_rows, largest_positive, scatter_rows, sum_rows
 from sparsepriors.kernels.reference.descent import gram_descent, gram_group_descent
 from sparsepriors.kernels.reference.ista import gram_ista
 from sparsepriors.kernels.reference.masks import nm_mask, topk_mask
@@ -12,5 +13,6 @@ from sparsepriors.kernels.reference.radar import born_adjoint, born_forward
 from sparsepriors.kernels.reference.total_variation import tv_prox
 
 __all__ = ["bitmap_attention", "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "column_products",
-           "gram_descent", "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "nm_linear", "nm_mask",
-           "optimality", "pack_bitmap", "spmm_chw", "topk_mask", "tv_prox"]
+           "dot_rows", "gram_descent", "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit",
+           "largest_positive", "nm_linear", "nm_mask", "optimality", "pack_bitmap", "scatter_rows",
+           "spmm_chw", "sum_rows", "topk_mask", "tv_prox"]
