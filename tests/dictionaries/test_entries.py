@@ -21,8 +21,9 @@ def results(prior: Prior, x: Tensor, **options: object) -> tuple[dict[str, Tenso
     x = x.clone().requires_grad_()
     out = sae.train()(x)
     out.loss.backward()
-    grads = {name: p.grad for name, p in sae.named_parameters()}
-    return out.losses, {**grads, "x": x.grad}, out.codes.detach()
+    grads = {name: p.grad for name, p in [*sae.named_parameters(), ("x", x)] if p.grad is not None}
+    assert len(grads) == 5
+    return out.losses, grads, out.codes.detach()
 
 
 @pytest.mark.parametrize("options", [{}, {"subtract_bias": False, "unit_norm": False, "rank_by_norm": True}],

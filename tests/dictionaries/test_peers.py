@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from _sae_peers import peer
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsepriors.dictionaries import AuxK, MatchingPursuit, SparseAutoencoder, fit
 from sparsepriors.dictionaries.interchange import (
@@ -93,13 +93,20 @@ def their_pursuit() -> list[list[float]] | None:
     return module._encode_matching_pursuit(x, atoms(), 0.2, 5, True).tolist()
 
 
+class Encoder(nn.Module):
+    """Pre-activations and what a ReLU makes of them, as overcomplete's encoders give them."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pre = x @ atoms().mT
+        return pre, torch.relu(pre)
+
+
 def their_batch_topk() -> dict[str, Any] | None:
     """Codes and running threshold of overcomplete's BatchTopK over ten batches."""
     module = peer("overcomplete", "sae")
     if module is None:
         return None
-    theirs = module.BatchTopKSAE(D, N, top_k=K * B, threshold_momentum=0.9,
-                                 encoder_module=lambda x: (x @ atoms().mT, torch.relu(x @ atoms().mT)))
+    theirs = module.BatchTopKSAE(D, N, top_k=K * B, threshold_momentum=0.9, encoder_module=Encoder())
     theirs.train()
     codes = [theirs.encode(x)[1] for x in batches()[:10]]
     return {"codes": codes[-1].tolist(), "threshold": float(theirs.running_threshold)}
@@ -127,11 +134,11 @@ def test_a_training_with_dead_latents_is_that_of_dictionary_learning(name: str) 
 
 def test_batch_topk_is_that_of_overcomplete() -> None:
     sae = ours(BatchTopK(K, momentum=0.9), subtract_bias=False).train()
-    for x in batches()[:10]:
-        with torch.no_grad():
-            out = sae(x)
+    with torch.no_grad():
+        outputs = [sae(x) for x in batches()[:10]]
+    for out in outputs:
         sae.observe(out)
-    found = {"codes": out.codes.tolist(), "threshold": float(sae.state["threshold"])}
+    found = {"codes": outputs[-1].codes.tolist(), "threshold": float(sae.state["threshold"])}
     for wanted in (frozen()["overcomplete"], their_batch_topk()):
         if wanted is not None:
             torch.testing.assert_close(torch.tensor(found["codes"]), torch.tensor(wanted["codes"]))

@@ -281,18 +281,10 @@ class SparseAutoencoder(nn.Module):
 
         `fit` calls this; your own loop calls it once for every batch.
         """
-        weights = self._weights()
-        if output.entries is not None:
-            ranked = output.entries.values if weights is None else output.entries.scaled(weights).values
-            self.since_fired += len(output.entries.starts) - 1
-            self.since_fired[output.entries.indices] = 0
-        else:
-            codes = output.codes.detach().reshape(-1, self.n_latents)
-            ranked = (codes if weights is None else codes * weights)[codes > 0]
-            self.since_fired += len(codes)
-            self.since_fired[(codes > 0).any(dim=0)] = 0
+        codes = output.codes.detach().reshape(-1, self.n_latents) if output.entries is None else output.entries
+        self.since_fired.copy_(self._since_fired(codes))
         if isinstance(self.code_prior, CodePrior):
-            self.code_prior.observe(float(ranked.min()) if ranked.numel() else math.inf, self.state)
+            self.code_prior.observe(self._least(codes), self.state)
 
     @torch.no_grad()
     def finalize(self) -> Self:
@@ -472,7 +464,7 @@ class SparseAutoencoder(nn.Module):
                 losses["sparsity"] = self.sparsity_scale * penalty
         if self.aux is None or not self.training:
             return
-        dead = self.dead()
+        dead = self._since_fired(codes) >= self.dead_after
         count = int(dead.sum())
         if count or self.aux.pool == "unchosen":
             assert pre is not None
@@ -482,6 +474,23 @@ class SparseAutoencoder(nn.Module):
                 chosen = self.aux.choose(pre, dense, dead, self.d_in)
             recon_of_rest = write(self._read(centred, pre.detach(), chosen), self.W_dec, None)
             losses["auxiliary"] = self.aux.weight * self.aux.loss(x - recon, recon_of_rest, count)
+
+    def _since_fired(self, codes: Tensor | Entries) -> Tensor:
+        """The counters after this batch."""
+        if isinstance(codes, Entries):
+            counts = self.since_fired + (len(codes.starts) - 1)
+            counts[codes.indices] = 0
+            return counts
+        return torch.where((codes > 0).any(dim=0), 0, self.since_fired + len(codes))
+
+    def _least(self, codes: Tensor | Entries) -> float:
+        """The smallest positive code of a batch, as they are ranked."""
+        weights = self._weights()
+        if isinstance(codes, Entries):
+            ranked = codes.values.detach() if weights is None else codes.scaled(weights).values.detach()
+        else:
+            ranked = (codes if weights is None else codes * weights)[codes > 0]
+        return float(ranked.min()) if ranked.numel() else math.inf
 
     def _with_code_prior(self, prior: Prior) -> Prior:
         return replace(self.prior, prior=prior) if isinstance(self.prior, Matryoshka) else prior

@@ -27,8 +27,8 @@ class AuxK(Described):
     k
         Latents for each sample; half the length of a signal by default.
     dead_after
-        Samples without firing after which a latent is dead. By default `fit` takes a twenty-fifth of its samples, ten
-        million at most, and that is the number elsewhere.
+        Samples without firing, those of the batch among them, after which a latent is dead. By default `fit` takes a
+        twenty-fifth of its samples, ten million at most, and that is the number elsewhere.
     pool
         ``"dead"`` latents only, as Gao et al. and dictionary_learning do, or all ``"unchosen"`` ones, as overcomplete.
     normalise

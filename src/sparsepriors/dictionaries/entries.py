@@ -41,8 +41,8 @@ class Entries:
 
     def places(self) -> Tensor:
         """``(entries,)`` int64: where they are in the flattened codes."""
-        rows = torch.repeat_interleave(torch.arange(len(self.starts) - 1, device=self.starts.device), self.starts.diff())
-        return rows * self.latents + self.indices
+        rows = torch.arange(len(self.starts) - 1, device=self.starts.device)
+        return torch.repeat_interleave(rows, self.starts.diff()) * self.latents + self.indices
 
     def scaled(self, factors: Tensor) -> Entries:
         """Each value times the factor of its latent."""

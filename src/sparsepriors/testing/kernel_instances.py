@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -430,8 +431,8 @@ def _codes() -> list[KernelCase]:
     for kernel, plain, draw in ((kernels.sum_rows, reference.sum_rows, summed),
                                 (kernels.scatter_rows, reference.scatter_rows, scattered),
                                 (kernels.dot_rows, reference.dot_rows, dotted)):
-        good = draw((3, 9, 4), _F32, torch.Generator().manual_seed(0))
-        at = next(i for i, v in enumerate(good) if v.dtype == torch.int64)
+        good: tuple[Any, ...] = draw((3, 9, 4), _F32, torch.Generator().manual_seed(0))
+        at = 2 if kernel is kernels.dot_rows else 1
         refused = [BadCall((good[0].long(), *good[1:]), TypeError, "must be a float32 or float64 tensor, got torch.in"),
                    BadCall((*good[:at], good[at].int(), *good[at + 1:]), TypeError, "starts must be torch.int64, got"),
                    BadCall((*good[:at + 1], good[at + 1] + 9, *good[at + 2:]), ValueError, "indices must name rows"),
