@@ -391,6 +391,9 @@ def _pursuit() -> list[KernelCase]:
                 BadCall((*good[:3], 0), ValueError, "steps must be at least 1"),
                 BadCall((*good[:3], 2, -1.0), ValueError, "tol must be"),
                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"}))))
+    return made
+
+
 def _entries(rows: int, n: int, dtype: torch.dtype, generator: torch.Generator):
     return reference.largest_positive(torch.randn(rows, n, dtype=dtype, generator=generator), 5)
 
