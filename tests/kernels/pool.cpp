@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -62,6 +63,17 @@ void check_all_take_part(size_t threads) {
     });
 }
 
+// Where all threads take part, each begins with its own run of pieces.
+void check_runs_of_their_own(size_t threads) {
+    std::atomic<size_t> there{0};
+    std::vector<size_t> first(threads, SIZE_MAX);
+    share(10 * threads, threads, [&](size_t piece, size_t thread) {
+        if (first[thread] == SIZE_MAX) first[thread] = piece, ++there;
+        while (there < threads) std::this_thread::yield();
+    });
+    for (size_t t = 0; t < threads; ++t) expect(first[t] == 10 * t, "a thread does not begin with its own pieces");
+}
+
 void check_signals_stay_with_the_program() {
     std::atomic<size_t> there{0};
     share(2, 2, [&](size_t, size_t thread) {
@@ -96,6 +108,7 @@ int main() {
         check_all_take_part(threads);
         std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the pool is asleep
         check_all_take_part(threads);
+        check_runs_of_their_own(threads);
     }
     for (size_t from : {0, 1, 9, 19}) check_thrown(20, 3, from);
     check_signals_stay_with_the_program();

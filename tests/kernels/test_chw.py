@@ -77,6 +77,25 @@ def test_the_result_goes_where_it_is_asked_for_and_gradients_pass():
     assert torch.allclose(x.grad, packed.dense().sum(dim=0)[None, :, None, None].expand_as(x), atol=1e-5)
 
 
+@pytest.mark.parametrize(("outputs", "channels", "pixels"), [(500, 64, 197), (20, 200, 900), (33, 400, 113)])
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize("images", [1, 2, 3, 5])
+def test_threads_that_share_outputs_or_pixels_change_no_bit(images, outputs, channels, pixels, block):
+    generator = torch.Generator().manual_seed(images)
+    rows = torch.linspace(0.05, 1.0, outputs)[:, None]   # from few weights to all
+    weight = torch.where(torch.rand(outputs, channels, generator=generator) < rows, 1.5, 0.0)
+    packed, x = pack_1x1(weight, block=block), torch.randn(images, channels, pixels, generator=generator)
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            found.append(spmm_chw(x, packed))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.allclose(found[0], weight @ x, atol=1e-3)
+    assert all(torch.equal(y, found[0]) for y in found)
+
+
 @given(st.integers(0, 3), st.integers(1, 70), st.integers(1, 9), st.integers(0, 99))
 def test_linear_in_the_input_and_bounds_come_after_the_bias(images, pixels, outputs, seed):
     packed = pack_1x1(_weight(outputs, 11, 0.5, seed), torch.full((outputs,), 0.5))

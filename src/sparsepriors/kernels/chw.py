@@ -85,7 +85,7 @@ class PackedCHW(Packed):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "compiled"}
 
-    @property
+    @functools.cached_property
     def outputs(self) -> int:
         """Output channels."""
         return self.bias.numel()

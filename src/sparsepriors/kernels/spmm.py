@@ -53,23 +53,24 @@ def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = ma
         raise TypeError(f"packed must be PackedCHW, got {type(packed).__name__}")
     if not isinstance(x, Tensor) or x.dtype != torch.float32:
         raise TypeError(f"x must be a float32 tensor, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
-    shape = list(x.shape)
+    shape = x.shape
     if len(shape) < 3 or shape[1] != packed.channels:
         raise ValueError(f"x must have shape (batch, {packed.channels}, *pixels), got {tuple(shape)}")
-    shape[1] = packed.outputs
     if x.device != packed.values.device:
         raise ValueError(f"x must be on {packed.values.device} like the weights, got {x.device}")
     if not lo <= hi:
         raise ValueError(f"lo must be at most hi, got {lo} and {hi}")
     path = code_path(instruction_set)
+    images, _, *pixels = shape
     if out is not None:
-        _checked_out(out, x, tuple(shape))
+        _checked_out(out, x, (images, packed.outputs, *pixels))
     native = dispatch.NATIVE if x.is_cpu else None
     if native is None or (x.requires_grad and torch.is_grad_enabled()):
         return reference.spmm_chw(x, packed, lo, hi, out)
     x = x.contiguous()
-    y = x.new_empty(*shape) if out is None else out   # a list of sizes takes torch half as long again
-    native.spmm_chw(packed.compiled, x.data_ptr(), shape[0], math.prod(shape[2:]), lo, hi, y.data_ptr(),
+    # A list of sizes takes torch half as long again.
+    y = x.new_empty(images, packed.outputs, *pixels) if out is None else out
+    native.spmm_chw(packed.compiled, x.data_ptr(), images, math.prod(pixels), lo, hi, y.data_ptr(),
                     torch.get_num_threads(), path)
     return y
 

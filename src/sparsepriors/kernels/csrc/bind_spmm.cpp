@@ -12,6 +12,14 @@ namespace {
 constexpr size_t kStripBytes = 48 << 10;      // a strip of all channels, about what the nearest cache holds
 constexpr size_t kThreadWork = size_t(1) << 19;  // multiply-adds for each thread that repay the waking of one
 constexpr size_t kLine = 64 / sizeof(float);
+// Threads that share the pixels of an image write to the same cache lines where their parts of an output channel meet;
+// threads that share its output channels all read every pixel. One such output channel costs as much as so many pixels of
+// input channels.
+constexpr size_t kPixelsPerOutput = 1024;
+constexpr size_t kBlockCost = 4;  // of a block of output channels beside its kept input channels, in these
+
+size_t divided_up(size_t a, size_t b) { return (a + b - 1) / b; }
+size_t bound(size_t count, size_t piece, size_t pieces) { return count * piece / pieces; }
 
 // Packed weights as the kernels see them; the arrays are kept alive.
 struct SpmmWeights {
@@ -29,38 +37,56 @@ struct SpmmWeights {
         require(starts.size() == blocks + 1 && rows.size() == blocks, "there must be one start and row for each block");
         plain = {values.data(), columns.data(), starts.data(), rows.data(), bias.data(), full, blocks, 0, 0};
     }
-};
 
-size_t divided_up(size_t a, size_t b) { return (a + b - 1) / b; }
-size_t bound(size_t count, size_t piece, size_t pieces) { return count * piece / pieces; }
+    // Where the blocks of a group begin, when all groups cost the same.
+    size_t bound(size_t group, size_t groups) const {
+        const auto before = [&](size_t b) { return static_cast<size_t>(plain.starts[b]) + b * kBlockCost; };
+        const size_t wanted = before(plain.blocks) * group / groups;
+        size_t low = 0, high = plain.blocks;
+        while (low < high) {
+            const size_t middle = (low + high) / 2;
+            if (before(middle) < wanted) low = middle + 1;
+            else high = middle;
+        }
+        return low;
+    }
+};
 
 // How `pixels` of each of `images` are cut into pieces of work. Which pieces there are changes nothing in the results:
 // every output sums its products in the order of the weights.
 struct Cut {
     size_t images, pixels, strips, groups, most;  // strips per image, groups of blocks, vectors of the widest strip
     size_t width;
+    bool by_outputs;  // threads share an image by its output channels, not by its pixels
 
     Cut(const SpmmKernels& kernels, const SpmmWeights& w, size_t images, size_t pixels, size_t threads)
-        : images(images), pixels(pixels), width(kernels.width) {
+        : images(images), pixels(pixels), width(kernels.width),
+          by_outputs(w.channels * pixels < kPixelsPerOutput * w.outputs) {
         const size_t fits = kStripBytes / (std::max<size_t>(w.channels, 1) * width * sizeof(float));
         const size_t limit = std::min<size_t>(kernels.limit(w.nr), 8);
         most = std::clamp(fits, std::min<size_t>(w.nr == 1 ? 4 : 5, limit), limit);
         strips = divided_up(vectors(), most);
         most = divided_up(vectors(), strips);
-        const size_t wanted = threads > 1 ? divided_up(4 * threads, images * strips) : 1;
-        groups = std::clamp<size_t>(wanted, 1, std::max<size_t>(1, w.plain.blocks / 8));
+        // Whole images or strips go round evenly, or are many; else every one is cut for all threads.
+        const size_t whole = images * (by_outputs ? 1 : strips);
+        const bool even = whole % threads == 0 || whole >= 16 * threads;
+        groups = even ? 1 : std::clamp<size_t>(threads, 1, std::max<size_t>(1, w.plain.blocks / 8));
     }
 
     size_t vectors() const { return divided_up(pixels, width); }
 
     // Calls work(image, strip, its first pixel, its vectors, first block, last block, thread) for every piece.
     template <class Work>
-    void run(size_t blocks, size_t threads, const Work& work) const {
+    void run(const SpmmWeights& w, size_t threads, const Work& work) const {
+        std::vector<size_t> bounds(groups + 1);
+        for (size_t g = 0; g <= groups; ++g) bounds[g] = w.bound(g, groups);
         share(images * strips * groups, threads, [&](size_t piece, size_t thread) {
-            const size_t group = piece % groups, strip = piece / groups % strips;
+            const size_t image = piece / (strips * groups), of_image = piece % (strips * groups);
+            const size_t strip = by_outputs ? of_image % strips : of_image / groups;
+            const size_t group = by_outputs ? of_image / strips : of_image % groups;
             const size_t first = bound(vectors(), strip, strips);
-            work(piece / groups / strips, strip, first * width, bound(vectors(), strip + 1, strips) - first,
-                 bound(blocks, group, groups), bound(blocks, group + 1, groups), thread);
+            work(image, strip, first * width, bound(vectors(), strip + 1, strips) - first, bounds[group],
+                 bounds[group + 1], thread);
         });
     }
 };
@@ -74,11 +100,11 @@ void wide(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, const
     // A copy without gaps costs once; loads that straddle cache lines cost for every kept block.
     const size_t uses = w.columns.size() / std::max<size_t>(w.channels, 1);
     const bool copied = uses >= (pixels % kLine ? 8 : 24) * static_cast<size_t>(w.nr);
-    const size_t room = copied ? w.channels * cut.most * cut.width + kSpmmShort : 0;
+    const size_t room = copied ? divided_up(w.channels * cut.most * cut.width + kSpmmShort, kLine) * kLine : 0;
     const Scratch<float> panels(threads * room);
     std::vector<size_t> held(threads, images * cut.strips);  // the strip that a thread's panel holds
-    cut.run(s.blocks, threads, [&](size_t image, size_t strip, size_t begin, size_t vectors, size_t first, size_t end,
-                                   size_t thread) {
+    cut.run(w, threads, [&](size_t image, size_t strip, size_t begin, size_t vectors, size_t first, size_t end,
+                            size_t thread) {
         const bool tail = shortened && strip + 1 == cut.strips;
         const size_t count = std::min(pixels - begin, vectors * cut.width), whole = vectors - tail;
         const size_t last = count - (tail ? kSpmmShort : cut.width);
@@ -128,8 +154,7 @@ void narrow(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, con
     const Cut cut(kernels, w, 1, all, 1);
     const size_t pitch = cut.most * cut.width, in_room = w.channels * pitch, out_room = w.outputs * pitch;
     const Scratch<float> room(threads * (in_room + out_room));
-    cut.run(s.blocks, threads, [&](size_t, size_t, size_t begin, size_t vectors, size_t first, size_t end,
-                                   size_t thread) {
+    cut.run(w, threads, [&](size_t, size_t, size_t begin, size_t vectors, size_t first, size_t end, size_t thread) {
         float* panel = room.data() + thread * (in_room + out_room);
         float* result = panel + in_room;
         const size_t count = std::min(all - begin, vectors * cut.width), last = (vectors - 1) * cut.width;
