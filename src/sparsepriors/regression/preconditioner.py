@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import scipy.linalg
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -219,6 +218,8 @@ def _judged(found: Preconditioner, delta: float, trials: int, generator: torch.G
 
 def _round(atoms: Tensor, k: int, tau: float, generator: torch.Generator) -> tuple[Elimination, Tensor] | None:
     """Eliminate some of k random columns from all that are near their span; None where there is none."""
+    import scipy.linalg
+
     alive = (atoms != 0).any(dim=0).nonzero()[:, 0]
     drawn = random_supports(alive, k, 1, generator)[0]
     factors: Any = scipy.linalg.qr(atoms[:, drawn].numpy(), mode="r", pivoting=True)
