@@ -76,8 +76,8 @@ def _prox(x: Tensor, bound: Tensor, p: Tensor | None, isotropic: bool, tol: floa
         for axis in range(d):  # the last difference of each axis is zero, and so must be what multiplies it
             dual[:, axis].narrow(axis - d, -1, 1).zero_()
     out, gaps = torch.empty_like(planar), torch.empty(x.shape[:1], dtype=torch.float64)
-    native.tv_prox(planar.reshape(*planar.shape[:2], *(1,) * (3 - d), *planar.shape[2:]), bound.contiguous(), dual,
-                   out, gaps, d, isotropic, tol, max_iter, torch.get_num_threads(), path)
+    cube = planar.view(x.shape[0], 2 if x.is_complex() else 1, *(1,) * (3 - d), *x.shape[1:])
+    native.tv_prox(cube, bound.contiguous(), dual, out, gaps, d, isotropic, tol, max_iter, torch.get_num_threads(), path)
     return _joined(out, 1, x), _joined(dual, 2, x), gaps
 
 
@@ -86,13 +86,10 @@ def _spread(scale: Tensor, t: Tensor) -> Tensor:
 
 
 def _planar(t: Tensor, axis: int) -> Tensor:
-    """Contiguous, with real and imaginary parts apart along a new axis; may share memory with ``t``."""
-    t = t.detach().resolve_conj()
-    parts = torch.view_as_real(t).movedim(-1, axis) if t.is_complex() else t.unsqueeze(axis)
-    return parts.contiguous()
+    """Contiguous, real and imaginary parts of complex entries apart along a new axis; may share memory with ``t``."""
+    t = t.detach()
+    return (torch.view_as_real(t.resolve_conj()).movedim(-1, axis) if t.is_complex() else t).contiguous()
 
 
 def _joined(parts: Tensor, axis: int, like: Tensor) -> Tensor:
-    if not like.is_complex():
-        return parts.squeeze(axis)
-    return torch.view_as_complex(parts.movedim(axis, -1).contiguous())
+    return torch.view_as_complex(parts.movedim(axis, -1).contiguous()) if like.is_complex() else parts

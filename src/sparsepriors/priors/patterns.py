@@ -184,16 +184,21 @@ class NM(Pattern):
 
     def _mask(self, scores: Tensor) -> Tensor:
         axis = self._axis(scores)
-        fibres = scores.movedim(axis, -1)
+        moved = axis < scores.ndim - 1
+        fibres = scores.movedim(axis, -1) if moved else scores
+        rows = fibres
         if self.layout == "flat":
             rows = fibres.flatten(scores.ndim - self._event(scores))
-        else:
-            rows = fibres.flatten(axis) if self.dim is None else fibres
+        elif moved and self.dim is None:
+            rows = fibres.flatten(axis)
         whole = rows.shape[-1] // self.m * self.m
-        mask = kernels.nm_mask(rows[..., :whole], self.n, self.m)
-        if whole < rows.shape[-1]:
+        if whole == rows.shape[-1]:
+            mask = kernels.nm_mask(rows, self.n, self.m)
+        else:
+            mask = kernels.nm_mask(rows[..., :whole], self.n, self.m)
             mask = torch.nn.functional.pad(mask, (0, rows.shape[-1] - whole), value=True)
-        return mask.reshape(fibres.shape).movedim(-1, axis)
+        mask = mask.view(fibres.shape)
+        return mask.movedim(-1, axis) if moved else mask
 
 
 @dataclass(frozen=True)
