@@ -77,7 +77,8 @@ def _prox(x: Tensor, bound: Tensor, p: Tensor | None, isotropic: bool, tol: floa
             dual[:, axis].narrow(axis - d, -1, 1).zero_()
     out, gaps = torch.empty_like(planar), torch.empty(x.shape[:1], dtype=torch.float64)
     cube = planar.view(x.shape[0], 2 if x.is_complex() else 1, *(1,) * (3 - d), *x.shape[1:])
-    native.tv_prox(cube, bound.contiguous(), dual, out, gaps, d, isotropic, tol, max_iter, torch.get_num_threads(), path)
+    native.tv_prox(cube, bound.contiguous(), dual, out, gaps, d, isotropic, tol, max_iter, torch.get_num_threads(),
+                   path)
     return _joined(out, 1, x), _joined(dual, 2, x), gaps
 
 

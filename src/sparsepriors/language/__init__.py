@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparsepriors.language.eviction import H2OCache, SnapKVCache, StreamingCache
     from sparsepriors.language.kv_cache import MustafarCache
     from sparsepriors.language.likelihood import Perplexity, perplexity
+    from sparsepriors.language.pruning import decoder_blocks, prune_blocks
     from sparsepriors.language.quantize import QuantizedKV, quantize_kv
     from sparsepriors.language.quantized_cache import QuantizedCache
     from sparsepriors.language.schedule import Schedule
@@ -44,8 +45,10 @@ __all__ = [
     "TieredKV",
     "Traffic",
     "Workload",
+    "decoder_blocks",
     "perplexity",
     "plan",
+    "prune_blocks",
     "quantize_kv",
     "simulate_throughput",
     "sparse_kv",
@@ -53,12 +56,13 @@ __all__ = [
 
 _HOMES = {
     "ALISACache": "alisa", "DenseCache": "dense", "H2OCache": "eviction", "Hardware": "serving_model",
-    "ModelShape": "serving_model", "MustafarCache": "kv_cache", "Perplexity": "likelihood", "QuantizedCache":
-    "quantized_cache", "QuantizedKV": "quantize", "Schedule": "schedule", "SelectedCache": "selected",
-    "SnapKVCache": "eviction", "SparseCache": "cache_base", "SparseLayer": "cache_base", "StreamingCache":
-    "eviction", "ThinKCache": "think", "TieredKV": "tiered", "Traffic": "traffic", "Workload": "serving_model",
-    "perplexity": "likelihood", "plan": "serving_model", "quantize_kv": "quantize", "simulate_throughput":
-    "serving_model", "sparse_kv": "attention",
+    "ModelShape": "serving_model", "MustafarCache": "kv_cache", "Perplexity": "likelihood",
+    "QuantizedCache": "quantized_cache", "QuantizedKV": "quantize", "Schedule": "schedule",
+    "SelectedCache": "selected", "SnapKVCache": "eviction", "SparseCache": "cache_base", "SparseLayer": "cache_base",
+    "StreamingCache": "eviction", "ThinKCache": "think", "TieredKV": "tiered", "Traffic": "traffic",
+    "Workload": "serving_model", "decoder_blocks": "pruning", "perplexity": "likelihood", "plan": "serving_model",
+    "prune_blocks": "pruning", "quantize_kv": "quantize", "simulate_throughput": "serving_model",
+    "sparse_kv": "attention",
 }
 
 

@@ -3,6 +3,7 @@
 from sparsepriors.networks.augment import Augment, ImageBatches
 from sparsepriors.networks.batches import Drawn, Shuffled
 from sparsepriors.networks.batchnorm import Moments, batchnorm_moments, recalibrate_batchnorm
+from sparsepriors.networks.calibrated import LayerPruner, MagnitudePruning, SparseGPT, Wanda
 from sparsepriors.networks.checkpoints import load_checkpoint, save_checkpoint
 from sparsepriors.networks.classification import accuracy, cross_entropy, predict
 from sparsepriors.networks.hooks import ClipGradNorm, EarlyStopping, KeepBest, ReduceOnPlateau
@@ -51,7 +52,9 @@ __all__ = [
     "Hook",
     "ImageBatches",
     "KeepBest",
+    "LayerPruner",
     "LayerRecord",
+    "MagnitudePruning",
     "MagnitudeScore",
     "Moments",
     "OnnxNetwork",
@@ -65,6 +68,7 @@ __all__ = [
     "Selector",
     "Shuffled",
     "SparseConv1x1",
+    "SparseGPT",
     "SparseInference",
     "SparseLinear",
     "SparsePlan",
@@ -77,6 +81,7 @@ __all__ = [
     "TrainingDivergedError",
     "TrainingReport",
     "Uniform",
+    "Wanda",
     "accuracy",
     "auroc",
     "batchnorm_moments",

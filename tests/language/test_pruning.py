@@ -1,0 +1,110 @@
+"""Decoders pruned block by block."""
+
+import pytest
+import torch
+from torch import nn
+
+from sparsepriors.language import decoder_blocks, perplexity, prune_blocks
+from sparsepriors.language.stand_in import stand_in
+from sparsepriors.networks import MagnitudePruning, Selector, SparseGPT, Wanda, prune
+from sparsepriors.priors import NM, Unstructured
+
+WINDOWS = torch.randint(0, 256, (3, 20), generator=torch.Generator().manual_seed(0))
+
+
+def model(**options):
+    return stand_in(**options)[0]
+
+
+@pytest.mark.parametrize("method", [MagnitudePruning(), Wanda(), SparseGPT()], ids=repr)
+def test_all_linear_layers_of_the_blocks_are_in_the_pattern_and_nothing_else_changes(method):
+    dense, net = model(), model()
+    seen = []
+    found = prune_blocks(net, NM(2, 4), WINDOWS, method=method, callback=lambda i, n: seen.append((i, n)))
+    assert seen == [(1, 2), (2, 2)]
+    assert len(found.masks) == 14
+    assert found.report.density == 0.5
+    weights, before = dict(net.named_parameters()), dict(dense.named_parameters())
+    for name, w in weights.items():
+        if name in found.masks:
+            assert not w[~found.masks[name]].any()
+            assert ((w != 0).reshape(-1, 4).sum(dim=1) <= 2).all()
+        else:
+            assert torch.equal(w, before[name])
+    assert torch.isfinite(net(WINDOWS).logits).all()
+    assert not any(m._forward_pre_hooks for m in net.modules())
+
+
+def test_magnitude_needs_no_text_and_is_what_prune_does():
+    a, b = model(), model()
+    found = prune_blocks(a, Unstructured(0.4), method=MagnitudePruning())
+    prune(b, Unstructured(0.4), where=Selector(only=("layers",)))
+    assert found.report.density == pytest.approx(0.4, abs=1e-3)
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_each_block_sees_what_the_pruned_one_before_it_gives():
+    net = model()
+    prune_blocks(net, NM(2, 4), WINDOWS, method=Wanda(), where=Selector(only=("0",)))
+    seen = []
+    layer = net.model.layers[1].self_attn.q_proj
+    hook = layer.register_forward_pre_hook(lambda m, args: seen.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        net(WINDOWS)
+    hook.remove()
+    moments = seen[0].mT @ seen[0]
+    want = Wanda().prune(layer.weight, moments, NM(2, 4))[0]
+    again = model()
+    prune_blocks(again, NM(2, 4), WINDOWS, method=Wanda())
+    torch.testing.assert_close(again.model.layers[1].self_attn.q_proj.weight.detach(), want)
+
+
+def test_the_text_matters_to_sparsegpt_and_it_keeps_the_model_closer():
+    dense = model()
+    with torch.no_grad():
+        want = dense(WINDOWS).logits
+    away = {}
+    for method in (MagnitudePruning(), SparseGPT()):
+        net = model()
+        prune_blocks(net, NM(2, 4), WINDOWS, method=method)
+        with torch.no_grad():
+            away[type(method).__name__] = float((net(WINDOWS).logits - want).square().mean())
+    assert away["SparseGPT"] < 0.8 * away["MagnitudePruning"]
+
+
+def test_training_mode_and_half_precision_stay():
+    net = model(dtype=torch.bfloat16).train()
+    found = prune_blocks(net, NM(1, 4), WINDOWS, method=SparseGPT())
+    assert all(m.training for m in net.modules())
+    assert all(p.dtype == torch.bfloat16 for p in net.parameters())
+    assert found.report.density == 0.25
+    assert perplexity(net.eval(), WINDOWS).tokens == 57
+
+
+@pytest.mark.public_door
+def test_refusals_name_the_cause_and_change_nothing():
+    net = model()
+    before = [p.clone() for p in net.parameters()]
+    with pytest.raises(ValueError, match="windows must be given: Wanda"):
+        prune_blocks(net, NM(2, 4), method=Wanda())
+    with pytest.raises(TypeError, match="windows must be an integer tensor"):
+        prune_blocks(net, NM(2, 4), torch.rand(2, 8), method=Wanda())
+    with pytest.raises(TypeError, match="method must be a LayerPruner"):
+        prune_blocks(net, NM(2, 4), method="wanda")
+    with pytest.raises(ValueError, match=r"layers\.0\.self_attn\.q_proj\.weight of shape \(192, 48\) does not fit"):
+        prune_blocks(net, NM(2, 5))
+    with pytest.raises(ValueError, match="no layer is named 'q_porj'"):
+        prune_blocks(net, NM(2, 4), where=Selector(skip=("q_porj",)))
+    with pytest.raises(ValueError, match="no linear layer of the blocks"):
+        prune_blocks(net, NM(2, 4), where=Selector(only=("lm_head",)))
+    with pytest.raises(TypeError, match="has 0 lists of config"):
+        decoder_blocks(nn.Linear(3, 3))
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
+        decoder_blocks("model")
+    for p, q in zip(net.parameters(), before, strict=True):
+        assert torch.equal(p, q)
+    with torch.no_grad():
+        net.model.layers[1].mlp.up_proj.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN"):
+        prune_blocks(net, NM(2, 4))
