@@ -9,14 +9,14 @@ import signal
 import pytest
 from typer.testing import CliRunner
 
-from sparsepriors.cli import _generate, app
+from sparsepriors.cli import _generate, _language, app
 from sparsepriors.language.stand_in import stand_in
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Random weights in the place of the real ones."""
-    monkeypatch.setattr(_generate, "_load", lambda name, dtype, data_dir: stand_in(0, dtype=dtype))
+    monkeypatch.setattr(_language, "load", lambda name, dtype, data_dir: stand_in(0, dtype=dtype))
 
 
 def call(*arguments: object):

@@ -242,3 +242,29 @@ def generate(
 
     _generate.generate(model, kv=kv, sparsity=sparsity, prompt=prompt, count=max_new_tokens, temperature=temperature,
                        seed=seed, dtype=dtype, chat=chat, data_dir=data_dir, threads=threads, as_json=as_json)
+
+
+@app.command(epilog=_door.EXIT_CODES)
+def prune(
+    model: Annotated[str, typer.Argument(help="smollm2, or the folder of a causal language model of transformers.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the pruned checkpoint.")],
+    pattern: Annotated[str, typer.Option(help="N:M such as 2:4 (N of every M kept), or a share of zeros such as "
+                                              "0.5.")] = "2:4",
+    method: Annotated[str, typer.Option(help="magnitude, wanda or sparsegpt.")] = "wanda",
+    calibrate: Annotated[Path | None, typer.Option(help="Text to calibrate with, UTF-8; by default the validation "
+                                                        "part of WikiText-2.", exists=True, dir_okay=False)] = None,
+    windows: Annotated[int, typer.Option(help="Windows of the text that are read.", min=1)] = 16,
+    length: Annotated[int, typer.Option(help="Tokens of a window.", min=2)] = 512,
+    judge: Annotated[int, typer.Option(help="Windows of WikiText-2's test part to measure perplexity on; 0 for "
+                                            "none.", min=0)] = 8,
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prune the linear layers of a language model and write a checkpoint that loads like any other."""
+    from sparsepriors.cli import _prune
+
+    _prune.prune(model, out=out, pattern=pattern, method=method, calibrate=calibrate, windows=windows, length=length,
+                 judge=judge, dtype=dtype, data_dir=data_dir, threads=threads, quiet=quiet, as_json=as_json)

@@ -10,10 +10,8 @@ from typing import Any
 import torch
 import typer
 
-from sparsepriors.cli import _door, _networks
+from sparsepriors.cli import _door, _language, _networks
 from sparsepriors.runs.interrupts import interrupts_kept
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, temperature: float, seed: int,
@@ -25,8 +23,7 @@ def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, t
         _door.usage(str(e))
     if kv not in KINDS:
         _door.unknown("cache", kv, KINDS)
-    if dtype not in _DTYPES:
-        _door.unknown("dtype", dtype, tuple(_DTYPES))
+    precision = _language.dtype(dtype)
     if not 0 <= sparsity < 1:
         _door.usage(f"--sparsity must be in [0, 1), got {sparsity:g}")
     if temperature < 0:
@@ -37,7 +34,7 @@ def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, t
     with _door.stoppable(), _networks.threads(threads):
         try:
             with interrupts_kept():
-                network, tokenizer = _load(model, _DTYPES[dtype], data_dir)
+                network, tokenizer = _language.load(model, precision, data_dir)
                 cache = cache_by_name(kv, network.config, sparsity)
                 facts = _write(network, tokenizer, cache, text, count=count, temperature=temperature, seed=seed,
                                chat=chat, shown=not as_json)
@@ -56,28 +53,6 @@ def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, t
     _door.err().print(f"\n{facts['new_tokens']} tokens after a prompt of {facts['prompt_tokens']}, "
                       f"{facts['tokens_per_s']:.1f} tokens/s; the cache holds {facts['cache_bytes']:,} bytes, "
                       f"a dense one {facts['dense_bytes']:,} ({facts['bytes_share']:.0%})", soft_wrap=True)
-
-
-def _load(name: str, dtype: torch.dtype, data_dir: Path | None) -> tuple[Any, Any]:
-    if name == "smollm2":
-        from sparsepriors.data import load_smollm2
-
-        try:
-            return load_smollm2(dtype, data_dir=data_dir)
-        except (FileNotFoundError, ImportError) as e:
-            _door.usage(str(e))
-    if not (Path(name) / "config.json").is_file():
-        if "/" in name or Path(name).exists():
-            _door.usage(f"--model must be smollm2 or a folder of a model of transformers with its config.json, "
-                        f"got {name}")
-        _door.unknown("model", name, ("smollm2",))
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        network = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, local_files_only=True)
-        return network.eval(), AutoTokenizer.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError, KeyError) as e:
-        _door.fail(f"{name} cannot be read as a language model: {e}")
 
 
 def _write(network: Any, tokenizer: Any, cache: Any, text: str, *, count: int, temperature: float, seed: int,
