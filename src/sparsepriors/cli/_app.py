@@ -268,3 +268,54 @@ def prune(
 
     _prune.prune(model, out=out, pattern=pattern, method=method, calibrate=calibrate, windows=windows, length=length,
                  judge=judge, dtype=dtype, data_dir=data_dir, threads=threads, quiet=quiet, as_json=as_json)
+
+
+sae = typer.Typer(help="Sparse autoencoders of activations in files.", no_args_is_help=True)
+app.add_typer(sae, name="sae")
+
+Signals = Annotated[Path, typer.Argument(help="Rows of activations: .npy, .safetensors, or a folder of shards.")]
+
+
+@sae.command("train", epilog=_door.EXIT_CODES)
+def sae_train(
+    data: Signals,
+    latents: Annotated[int, typer.Option(help="Atoms of the dictionary.")] = 4096,
+    prior: Annotated[str, typer.Option(help="topk, batch-topk, jumprelu, l1 or matching-pursuit.")] = "batch-topk",
+    k: Annotated[float, typer.Option(help="Latents of one row, for topk, batch-topk and matching-pursuit.")] = 32,
+    weight: Annotated[float, typer.Option(help="Weight of the penalty, for jumprelu and l1.")] = 1e-3,
+    prefixes: Annotated[str | None, typer.Option(help="Nested dictionaries that reconstruct on their own, such as "
+                                                      "64,256.")] = None,
+    aux: Annotated[bool, typer.Option("--aux/--no-aux", help="Give latents that no longer fire a loss of their own.")]
+        = True,
+    steps: Annotated[int, typer.Option(help="Batches.", min=1)] = 5000,
+    batch: Annotated[int, typer.Option(help="Rows per batch.", min=1)] = 1024,
+    rate: Annotated[float | None, typer.Option(help="Learning rate; by default 2e-4 / sqrt(latents / 16384).")] = None,
+    scale: Annotated[str, typer.Option(help="Of the rows: mean-norm (sqrt of their length), mean-square (1) or none.")]
+        = "mean-norm",
+    seed: Annotated[int, typer.Option(help="Of the first atoms and the batches.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the autoencoder.")] = Path("autoencoder"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what the folder holds, to the same bits.")] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a sparse autoencoder on rows of activations. Ctrl-C, then --resume."""
+    from sparsepriors.cli import _sae
+
+    _sae.train(data, latents=latents, prior=prior, k=k, weight=weight, prefixes=prefixes, aux=aux, steps=steps,
+               batch=batch, rate=rate, scale=scale, seed=seed, out=out, resume=resume, threads=threads, quiet=quiet,
+               as_json=as_json)
+
+
+@sae.command("eval", epilog=_door.EXIT_CODES)
+def sae_eval(
+    folder: Annotated[Path, typer.Argument(help="Folder of an autoencoder.")],
+    data: Signals,
+    limit: Annotated[int | None, typer.Option(help="Use so many rows.", min=1)] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure an autoencoder on rows of activations: variance explained, active and dead latents."""
+    from sparsepriors.cli import _sae
+
+    _sae.evaluated(folder, data, limit=limit, threads=threads, as_json=as_json)

@@ -7,6 +7,14 @@ from sparsepriors.dictionaries.autoencoder import SAEOutput, SparseAutoencoder
 from sparsepriors.dictionaries.auxiliary import AuxK
 from sparsepriors.dictionaries.coding import Codes, calibrate_weight, refit, sparse_codes
 from sparsepriors.dictionaries.crosscoder import Crosscoder, batch_topk_crosscoder, l1_crosscoder
+from sparsepriors.dictionaries.evaluation import Evaluation, evaluate
+from sparsepriors.dictionaries.interchange import (
+    from_dictionary_learning,
+    from_dictionary_learning_state,
+    from_sae_lens,
+    to_dictionary_learning_state,
+    to_sae_lens,
+)
 from sparsepriors.dictionaries.interventions import Conversations, Divergence, causal_kl, patch_latents
 from sparsepriors.dictionaries.latent_scaling import LatentScaling, latent_scaling
 from sparsepriors.dictionaries.learning import DictionaryLearner
@@ -20,11 +28,13 @@ if TYPE_CHECKING:
     from sparsepriors.dictionaries.estimators import SparseCoder
 
 __all__ = ["ActivationBuffer", "ActivationShards", "AuxK", "Codes", "Conversations", "Crosscoder", "DictionaryLearner",
-           "Divergence", "GaborFit", "HookPoint", "LatentClass", "LatentReport", "LatentScaling", "MatchingPursuit",
-           "PairedActivations", "SAEOutput", "SparseAutoencoder", "SparseCoder", "batch_topk_crosscoder",
-           "calibrate_weight", "causal_kl", "delta_norm", "encode_path", "find_twins", "fit", "gabor_fit",
-           "geometric_median", "l1_crosscoder", "latent_report", "latent_scaling", "orientation_selectivity",
-           "patch_latents", "refit", "sparse_codes", "write_shards"]
+           "Divergence", "Evaluation", "GaborFit", "HookPoint", "LatentClass", "LatentReport",
+           "LatentScaling", "MatchingPursuit", "PairedActivations", "SAEOutput", "SparseAutoencoder",
+           "SparseCoder", "batch_topk_crosscoder", "calibrate_weight", "causal_kl", "delta_norm",
+           "encode_path", "evaluate", "find_twins", "fit", "from_dictionary_learning",
+           "from_dictionary_learning_state", "from_sae_lens", "gabor_fit", "geometric_median",
+           "l1_crosscoder", "latent_report", "latent_scaling", "orientation_selectivity", "patch_latents",
+           "refit", "sparse_codes", "to_dictionary_learning_state", "to_sae_lens", "write_shards"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where batches of signals come from: tensors, files that are mapped into memory, and anything that can be iterated."""
+"""Where batches of signals come from: tensors, files that are mapped into memory, and whatever can be iterated."""
 
 from __future__ import annotations
 
@@ -13,11 +13,32 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors.dictionaries.activations import ActivationShards
 from sparsepriors.networks.batches import Shuffled
 from sparsepriors.networks.train_loop import Batches
 
-Source = Tensor | str | os.PathLike[str] | Batches | Iterable[Any]
-"""A tensor ``(N, ...)``, a file of one, batches with a state, or an iterable of tensors ``(batch, ...)``."""
+Source = Tensor | ActivationShards | str | os.PathLike[str] | Batches | Iterable[Any]
+"""A tensor ``(N, ...)``, shards, a path of either, batches with a state, or an iterable of tensors ``(batch, ...)``."""
+
+
+class ShardBatches:
+    """Batches of rows of shards, in a new random order every epoch."""
+
+    def __init__(self, shards: ActivationShards, batch_size: int) -> None:
+        self._shards = shards
+        self._rows = Shuffled(torch.arange(len(shards)), batch_size=batch_size)
+
+    def next(self, generator: torch.Generator) -> Tensor:
+        """The next ``batch_size`` rows."""
+        return self._shards[self._rows.next(generator)[0]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The order of this epoch and the place in it."""
+        return self._rows.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put them back."""
+        self._rows.load_state_dict(state)
 
 
 class Stream:
@@ -62,8 +83,8 @@ def batches_of(source: Source, batch: int) -> Batches:
     Parameters
     ----------
     source
-        A tensor ``(N, ...)`` or a ``.npy`` or ``.safetensors`` file of one, whose rows are drawn in a new order every
-        epoch; `Batches`, which are taken as they are; or an iterable of batches.
+        A tensor ``(N, ...)``, `ActivationShards`, or the path of either (see `mapped`), whose rows are drawn in a new
+        order every epoch; `Batches`, which are taken as they are; or an iterable of batches.
     batch
         Rows of a batch from a tensor or file.
 
@@ -74,6 +95,8 @@ def batches_of(source: Source, batch: int) -> Batches:
     """
     if isinstance(source, (str, os.PathLike)):
         source = mapped(source)
+    if isinstance(source, ActivationShards):
+        return ShardBatches(source, _checks.count("batch", batch, low=1, high=len(source)))
     if isinstance(source, Tensor):
         if not source.is_floating_point() or source.ndim < 2:
             raise ValueError(f"source must be floating point with at least two axes, got {source.dtype} "
@@ -86,13 +109,14 @@ def batches_of(source: Source, batch: int) -> Batches:
     raise TypeError(f"source must be a tensor, a file, batches or an iterable of them, got {type(source).__name__}")
 
 
-def mapped(path: str | os.PathLike[str]) -> Tensor:
-    """The tensor in a file, whose pages are read when they are used.
+def mapped(path: str | os.PathLike[str]) -> Tensor | ActivationShards:
+    """Rows on disk, whose pages are read when they are used.
 
     Parameters
     ----------
     path
-        A ``.npy`` file, or a ``.safetensors`` file with one tensor or one that is called ``activations``.
+        A ``.npy`` file, a ``.safetensors`` file with one tensor or one that is called ``activations``, or a folder of
+        shards.
 
     Raises
     ------
@@ -102,6 +126,8 @@ def mapped(path: str | os.PathLike[str]) -> Tensor:
         If the file is damaged or of another kind.
     """
     path = Path(path)
+    if path.is_dir():
+        return ActivationShards(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix == ".npy":

@@ -16,7 +16,7 @@ from sparsepriors.dictionaries.autoencoder import SAEOutput, SparseAutoencoder
 from sparsepriors.dictionaries.sources import Source, batches_of
 from sparsepriors.networks.schedules import Schedule, trapezoid
 from sparsepriors.networks.train_loop import Hook, Training, TrainLoop, TrainState
-from sparsepriors.priors import Pursuit
+from sparsepriors.priors import CodePrior, Pursuit
 
 _LONGEST_WINDOW = 10_000_000
 _RESAMPLED = 0.2  # of the mean norm of living encoder rows
@@ -218,6 +218,8 @@ class _Upkeep(Hook):
         for i, (m, out) in enumerate(zip(self.task.models, self.task.outputs, strict=True)):
             if m.unit_norm:
                 m.W_dec.div_(m.W_dec.norm(dim=1, keepdim=True).clamp(min=torch.finfo(m.W_dec.dtype).tiny))
+            if isinstance(m.code_prior, CodePrior):
+                m.code_prior.constrain(m.state)
             m.observe(out)
             measured = {name: float(value.detach()) for name, value in out.losses.items()}
             measured["l0"] = out.l0

@@ -84,6 +84,9 @@ class CodePrior(Prior, accepts_complex=False):
             code is positive.
         """
 
+    def constrain(self, state: State) -> None:
+        """Bring what a gradient step has moved out of its range back, in place."""
+
     def rescale(self, state: State, factor: float) -> None:
         """Change the state, in place, to that of codes that are ``factor`` times as large."""
 
@@ -292,6 +295,10 @@ class JumpReLU(CodePrior, separable=True):
     def penalty(self, codes: Tensor, pre: Tensor, norms: Tensor, state: State) -> Tensor:
         l0 = _Step.apply(pre, state["threshold"], self.bandwidth).sum(dim=-1).mean()
         return self.weight * (l0 if self.target is None else (l0 / self.target - 1).square())
+
+    @torch.no_grad()
+    def constrain(self, state: State) -> None:
+        state["threshold"].clamp_(min=0.0)
 
     @torch.no_grad()
     def rescale(self, state: State, factor: float) -> None:
