@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet as ReferenceElasticNet
 from sklearn.linear_model import Lasso
 
-from sparsepriors.kernels import Penalty, penalties
+from sparsepriors.kernels import Penalty, dispatch, penalties
 from sparsepriors.operators import Matrix
 from sparsepriors.priors import (
     CEL0,
@@ -204,6 +204,30 @@ def test_a_path_gives_the_solutions_of_its_points():
         alone = coordinate_descent(X, y, L1(factor), tol=1e-10)
         assert found.converged
         torch.testing.assert_close(found.x, alone.x, atol=1e-6, rtol=0)
+
+
+def test_entries_of_a_sparse_design_at_one_place_add_up():
+    rows, columns, values = [0, 0, 1, 2, 3, 3], [0, 0, 0, 1, 1, 2], [1.0, 2.0, -1.0, 2.0, 0.5, 3.0]
+    X = scipy.sparse.csc_matrix((values, rows, [0, 3, 5, 6]), shape=(4, 3))
+    assert columns == np.repeat(np.arange(3), np.diff(X.indptr)).tolist()
+    y = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
+    weights = torch.tensor([1.0, 2.0, 0.0, 3.0], dtype=torch.float64)
+    dense = torch.from_numpy(X.toarray())
+    for intercept in (False, True):
+        a, b = (coordinate_descent(A, y, L1(0.1), weights=weights, intercept=intercept, tol=1e-12) for A in (X, dense))
+        torch.testing.assert_close(a.x, b.x, atol=1e-9, rtol=0)
+    assert X.nnz == 6  # what was given is as it was
+
+
+def test_torch_has_one_thread_inside_and_the_kernels_theirs():
+    X, y = torch.randn(30, 50, dtype=torch.float64), torch.randn(30, dtype=torch.float64)
+    seen = []
+    before = torch.get_num_threads()
+    with dispatch.torch_threads(2):
+        coordinate_descent(X, y, L1(0.1), callback=lambda s: seen.append((torch.get_num_threads(), dispatch.threads())))
+        assert torch.get_num_threads() == 2
+    assert set(seen) == {(1, 2)}
+    assert torch.get_num_threads() == before
 
 
 def test_hard_and_degenerate_designs_converge():

@@ -51,6 +51,45 @@ def test_rows_as_groups_are_the_multi_task_lasso(sparse):
         assert found.converged
 
 
+@settings(max_examples=10)
+@given(seed=st.integers(0, 99), strength=st.floats(0.02, 0.3), ridge=st.sampled_from([0.0, 0.3]), sparse=st.booleans())
+def test_more_columns_in_groups_than_rows(seed, strength, ridge, sparse):
+    """The working set passes from its Gram matrix to its columns; sizes of groups differ, one column is zero."""
+    X, y = problem(20, 80, seed)
+    X = torch.where(X.abs() > 0.5, X, 0.0)
+    X[:, 7] = 0
+    labels = torch.cat([torch.zeros(9, dtype=torch.int64), torch.arange(71) // 3 + 1])
+    weights = torch.linspace(0.5, 2, 25, dtype=torch.float64)
+    prior = Partition(ElasticNet(weights, ridge=ridge), labels)
+    prior = prior * (strength * largest_factor(X, y, prior, intercept=True))
+    design = scipy.sparse.csc_array(X.numpy()) if sparse else X
+    found = coordinate_descent(design, y, prior, intercept=True, tol=1e-11, max_iter=300)
+    assert found.converged
+    assert found.trace["working_set"][-1] > 20
+    centred = X - X.mean(0)
+    want = proximal_gradient(Matrix(centred), y - y.mean(), prior, tol=1e-11, max_iter=20000).x
+    torch.testing.assert_close(centred @ found.x, centred @ want, atol=1e-4, rtol=0)
+    objective = [float(0.5 * (y - y.mean() - centred @ x).square().sum() + prior.value(x)) for x in (found.x, want)]
+    assert objective[0] <= objective[1] * (1 + 1e-9)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 99), tasks=st.sampled_from([None, 3]))
+def test_a_fixed_point_with_more_columns_than_rows(seed, tasks):
+    X, y = problem(12, 40, seed, tasks)
+    prior = Groups(MCP(1.0, gamma=3.0), axis=-1) if tasks else Partition(MCP(1.0, gamma=3.0), torch.arange(40) // 2)
+    prior = prior * 0.2
+    found = coordinate_descent(X, y, prior, tol=1e-9, max_iter=500)
+    assert found.converged
+    blocks = torch.arange(40)[:, None] if tasks else torch.arange(40).reshape(20, 2)
+    for members in blocks:
+        top = float(torch.linalg.matrix_norm(X[:, members], 2)) ** 2
+        to = found.x.clone()
+        to[members] += X[:, members].mT @ (y - X @ found.x) / top
+        moved = prior.prox(to, 1 / top)[members]
+        assert top * float((moved - found.x[members]).norm()) <= 1e-6 * float((X.mT @ y).norm())
+
+
 @settings(max_examples=15)
 @given(seed=st.integers(0, 99))
 def test_a_penalty_of_norms_that_is_not_convex_ends_at_a_fixed_point(seed):

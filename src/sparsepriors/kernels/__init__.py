@@ -4,7 +4,15 @@ from sparsepriors.kernels.attention import bitmap_attention, bitmap_mix, bitmap_
 from sparsepriors.kernels.bitmap import BitmapTensor
 from sparsepriors.kernels.chw import PackedCHW, pack_1x1
 from sparsepriors.kernels.codes import dot_rows, largest_positive, scatter_rows, sum_rows
-from sparsepriors.kernels.descent import column_products, gram_descent, gram_group_descent, gram_newton, optimality
+from sparsepriors.kernels.csc import csc_combination, csc_gram, csc_products
+from sparsepriors.kernels.descent import (
+    block_descent,
+    column_products,
+    gram_descent,
+    gram_group_descent,
+    gram_newton,
+    optimality,
+)
 from sparsepriors.kernels.dispatch import KernelInfo, info, instruction_sets
 from sparsepriors.kernels.formats import BornTables, born_tables
 from sparsepriors.kernels.ista import gram_ista
@@ -20,8 +28,8 @@ from sparsepriors.kernels.spmm_costs import SpmmCosts, calibrate
 from sparsepriors.kernels.total_variation import tv_prox
 
 __all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "PackedNM", "Penalty", "SpmmCosts",
-           "bitmap_attention", "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "born_tables",
-           "calibrate", "column_products", "dot_rows", "gram_descent", "gram_group_descent", "gram_ista",
-           "gram_newton", "gram_pursuit", "info", "instruction_sets", "largest_positive", "nm_linear",
-           "nm_mask", "optimality", "pack_1x1", "pack_bitmap", "pack_linear_nm", "scatter_rows", "spmm_chw",
-           "sum_rows", "topk_mask", "tv_prox"]
+           "bitmap_attention", "bitmap_mix", "bitmap_scores", "block_descent", "born_adjoint", "born_forward",
+           "born_tables", "calibrate", "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows",
+           "gram_descent", "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "info", "instruction_sets",
+           "largest_positive", "nm_linear", "nm_mask", "optimality", "pack_1x1", "pack_bitmap", "pack_linear_nm",
+           "scatter_rows", "spmm_chw", "sum_rows", "topk_mask", "tv_prox"]

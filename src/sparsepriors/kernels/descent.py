@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.kernels import reference
-from sparsepriors.kernels.dispatch import code_path, native_for
+from sparsepriors.kernels.dispatch import arrays, code_path, native_for, threads
 from sparsepriors.kernels.penalties import Penalty
 
 
@@ -41,17 +41,14 @@ def gram_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, kind: int, 
     vectors = {"linear": linear, "x": x, "q": q, "weight": weight, "second": second}
     _vectors(vectors)
     _square(gram, linear.numel())
-    _checks.count("kind", kind, low=0, high=len(Penalty) - 1)
-    _checks.positive("factor", factor)
-    _checks.nonnegative("tol", tol)
-    _checks.count("max_epochs", max_epochs, low=1)
+    _numbers(kind, factor, tol, max_epochs)
     path = code_path(instruction_set)
     native = native_for(gram, *vectors.values())
     if native is None:
         return reference.gram_descent(gram, linear, x, q, kind, weight, second, factor, tol, max_epochs, accelerate)
-    x, q = (v.clone(memory_format=torch.contiguous_format) for v in (x, q))
-    done, change = native.gram_descent(gram.contiguous(), linear.contiguous(), x, q, kind, weight.contiguous(),
-                                       second.contiguous(), factor, tol, max_epochs, accelerate, path)
+    x, q = (v.detach().clone(memory_format=torch.contiguous_format) for v in (x, q))
+    done, change = native.gram_descent(*arrays(gram, linear, x, q), kind, *arrays(weight, second), factor, tol,
+                                       max_epochs, accelerate, path)
     return x, q, torch.tensor([done, change], dtype=torch.float64)
 
 
@@ -93,26 +90,61 @@ def gram_group_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, start
             raise ValueError(f"{name} must be (k, tasks) like linear, got {tuple(v.shape)}")
     _vectors({"curvature": curvature, "weight": weight, "second": second})
     _square(gram, linear.shape[0])
-    if not isinstance(starts, Tensor) or starts.dtype != torch.int64:
-        raise TypeError(f"starts must be an int64 tensor, got {getattr(starts, 'dtype', type(starts).__name__)}")
-    edges = starts.tolist()
-    if starts.shape != (curvature.numel() + 1,) or edges != sorted(edges) or (edges[0], edges[-1]) != (0, len(linear)):
-        raise ValueError(f"starts must rise from 0 to {len(linear)} in {curvature.numel() + 1} numbers, "
-                         f"got shape {tuple(starts.shape)}")
-    _checks.count("kind", kind, low=0, high=len(Penalty) - 1)
-    _checks.positive("factor", factor)
-    _checks.nonnegative("tol", tol)
-    _checks.count("max_epochs", max_epochs, low=1)
+    _groups(starts, curvature.numel(), len(linear))
+    _numbers(kind, factor, tol, max_epochs)
     path = code_path(instruction_set)
     native = native_for(gram, linear, x, q, curvature, weight, second)
     if native is None:
         return reference.gram_group_descent(gram, linear, x, q, starts, curvature, kind, weight, second, factor, tol,
                                             max_epochs, accelerate)
-    x, q = (v.clone(memory_format=torch.contiguous_format) for v in (x, q))
-    done, change = native.gram_group_descent(
-        gram.contiguous(), linear.contiguous(), x, q, starts.contiguous(), curvature.contiguous(), kind,
-        weight.contiguous(), second.contiguous(), factor, tol, max_epochs, accelerate, path)
+    x, q = (v.detach().clone(memory_format=torch.contiguous_format) for v in (x, q))
+    done, change = native.gram_group_descent(*arrays(gram, linear, x, q, starts, curvature), kind,
+                                             *arrays(weight, second), factor, tol, max_epochs, accelerate, path)
     return x, q, torch.tensor([done, change], dtype=torch.float64)
+
+
+def block_descent(columns: Tensor, squares: Tensor, x: Tensor, r: Tensor, starts: Tensor, kind: int, weight: Tensor,
+                  second: Tensor, factor: float, tol: float, max_epochs: int, accelerate: bool, *,
+                  instruction_set: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.block_descent`, compiled where it can be: float64 on the CPU, one thread.
+
+    Parameters
+    ----------
+    columns
+        ``(k, n)``; those of a group are orthogonal to one another.
+    squares
+        ``(k,)``, their squared lengths.
+    x, r
+        ``(k, tasks)`` and ``(n, tasks)``.
+    starts, kind, weight, second, factor, tol, max_epochs, accelerate, instruction_set
+        As for `gram_group_descent`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has another dtype, the shapes do not belong together, or a number is out of range.
+    """
+    for name, v in {"columns": columns, "x": x, "r": r}.items():
+        if not isinstance(v, Tensor) or v.dtype != torch.float64:
+            raise TypeError(f"{name} must be a float64 tensor, got {getattr(v, 'dtype', type(v).__name__)}")
+        if v.ndim != 2:
+            raise ValueError(f"{name} must be a matrix, got shape {tuple(v.shape)}")
+    if x.shape[0] != columns.shape[0] or r.shape != (columns.shape[1], x.shape[1]):
+        raise ValueError("columns must be (k, n), x (k, tasks) and r (n, tasks), got shapes "
+                         f"{tuple(columns.shape)}, {tuple(x.shape)} and {tuple(r.shape)}")
+    _vectors({"squares": squares}, columns.shape[0])
+    _vectors({"weight": weight, "second": second})
+    _groups(starts, weight.numel(), columns.shape[0])
+    _numbers(kind, factor, tol, max_epochs)
+    path = code_path(instruction_set)
+    native = native_for(columns, squares, x, r, weight, second)
+    if native is None:
+        return reference.block_descent(columns, squares, x, r, starts, kind, weight, second, factor, tol, max_epochs,
+                                       accelerate)
+    x, r = (v.detach().clone(memory_format=torch.contiguous_format) for v in (x, r))
+    done, change = native.block_descent(*arrays(columns, squares, x, r, starts), kind, *arrays(weight, second), factor,
+                                        tol, max_epochs, accelerate, path)
+    return x, r, torch.tensor([done, change], dtype=torch.float64)
 
 
 def gram_newton(gram: Tensor, linear: Tensor, x: Tensor, kind: int, weight: Tensor, second: Tensor, factor: float,
@@ -149,9 +181,8 @@ def gram_newton(gram: Tensor, linear: Tensor, x: Tensor, kind: int, weight: Tens
     native = native_for(gram, *vectors.values())
     if native is None:
         return reference.gram_newton(gram, linear, x, kind, weight, second, factor, max_steps)
-    x, q = x.clone(memory_format=torch.contiguous_format), torch.empty_like(linear)
-    native.gram_newton(gram.contiguous(), linear.contiguous(), x, q, kind, weight.contiguous(), second.contiguous(),
-                       factor, max_steps, path)
+    x, q = x.detach().clone(memory_format=torch.contiguous_format), torch.empty(linear.shape, dtype=torch.float64)
+    native.gram_newton(*arrays(gram, linear, x, q), kind, *arrays(weight, second), factor, max_steps, path)
     return x, q
 
 
@@ -188,8 +219,8 @@ def optimality(x: Tensor, q: Tensor, curvature: Tensor, kind: int, weight: Tenso
         return reference.optimality(x, q, curvature, kind, weight, second, factor, residual, projection)
     violation = torch.empty(x.shape, dtype=torch.float64)
     active = torch.ones(x.shape, dtype=torch.bool)
-    numbers = native.optimality(x.contiguous(), q.contiguous(), curvature.contiguous(), kind, weight.contiguous(),
-                                second.contiguous(), factor, residual, projection, violation, active, path)
+    numbers = native.optimality(*arrays(x, q, curvature), kind, *arrays(weight, second), factor, residual, projection,
+                                *arrays(violation, active), path)
     return violation, active, torch.tensor(numbers, dtype=torch.float64)
 
 
@@ -227,14 +258,28 @@ def column_products(columns: Tensor, r: Tensor, keep: Tensor | None = None, *,
     if native is None:
         return reference.column_products(columns, r, keep)
     out = torch.empty(columns.shape[:1], dtype=torch.float64)
-    native.column_products(columns.contiguous(), r.contiguous(), None if keep is None else keep.contiguous(), out,
-                           torch.get_num_threads(), path)
+    native.column_products(*arrays(columns, r), None if keep is None else arrays(keep)[0], *arrays(out), threads(),
+                           path)
     return out
 
 
-def _vectors(vectors: dict[str, Tensor]) -> None:
-    """Float64 vectors as long as the first, or an error that names the one that is not."""
-    k: int | None = None
+def _numbers(kind: int, factor: float, tol: float, max_epochs: int) -> None:
+    _checks.count("kind", kind, low=0, high=len(Penalty) - 1)
+    _checks.positive("factor", factor)
+    _checks.nonnegative("tol", tol)
+    _checks.count("max_epochs", max_epochs, low=1)
+
+
+def _groups(starts: Tensor, groups: int, k: int) -> None:
+    if not isinstance(starts, Tensor) or starts.dtype != torch.int64:
+        raise TypeError(f"starts must be an int64 tensor, got {getattr(starts, 'dtype', type(starts).__name__)}")
+    edges = starts.tolist()
+    if starts.shape != (groups + 1,) or edges != sorted(edges) or (edges[0], edges[-1]) != (0, k):
+        raise ValueError(f"starts must rise from 0 to {k} in {groups + 1} numbers, got shape {tuple(starts.shape)}")
+
+
+def _vectors(vectors: dict[str, Tensor], k: int | None = None) -> None:
+    """Float64 vectors of this length, or as long as the first; else an error that names the one that is not."""
     for name, v in vectors.items():
         if not isinstance(v, Tensor) or v.dtype != torch.float64:
             raise TypeError(f"{name} must be a float64 tensor, got {getattr(v, 'dtype', type(v).__name__)}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +26,72 @@ def _load() -> tuple[ModuleType | None, str]:
 
 NATIVE, WHY_NOT = _load()
 _REALS = (torch.float32, torch.float64)
-_PORTABLE_ONLY = ("topk_mask",)  # counts bits, which no wider vector makes faster
+_PORTABLE_ONLY = ("csc_combination", "csc_gram", "csc_products", "topk_mask")  # no wider vector makes them faster
+
+
+class _Serial(threading.local):
+    """Of a thread: how many threads torch had where it entered `serial_torch`, 0 outside of it."""
+
+    threads = 0
+
+
+_SERIAL = _Serial()
+_LOCK = threading.Lock()
+_inside = 0    # threads of the program that are in `serial_torch`
+_threads = 1   # that torch had before the first of them
+
+
+def threads() -> int:
+    """Threads that kernels use: as many as torch has, or had outside of `serial_torch`."""
+    return _SERIAL.threads or torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def serial_torch() -> Iterator[None]:
+    """Torch and its linear algebra on one thread; the kernels here keep theirs.
+
+    Threads of OpenMP look for work for milliseconds after each parallel region. An algorithm of many short operations
+    gains little from them, and waits for them again and again where another process has the processor.
+    """
+    global _inside, _threads
+    if _SERIAL.threads:
+        yield
+        return
+    with _LOCK:
+        if not _inside:
+            _threads = torch.get_num_threads()
+        _inside += 1
+        _SERIAL.threads = _threads
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_SERIAL.threads)
+        _SERIAL.threads = 0
+        with _LOCK:
+            _inside -= 1
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """As many threads for torch."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def arrays(*tensors: Tensor) -> list[np.ndarray]:
+    """What compiled kernels read and write, in a form that reaches them faster than a tensor.
+
+    Real tensors on the CPU; one that is contiguous shares its memory.
+    """
+    return [t.detach().contiguous().numpy() for t in tensors]
 
 
 @dataclass(frozen=True)
@@ -38,7 +107,7 @@ class KernelInfo:
     instruction_sets
         Code paths that this processor runs, the one in use first; empty without the compiled module.
     threads
-        Threads that kernels use: as many as torch.
+        Threads that kernels use: as many as torch, outside of `serial_torch`.
     kernels
         Names of the kernels with what runs each of them on CPU tensors: an instruction set or ``reference``.
     """

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparsepriors.regression._losses import Loss
-from sparsepriors.regression._problem import Judgement, Problem
-from sparsepriors.regression._working_set import choose
+from sparsepriors.regression._problem import Problem
+from sparsepriors.regression._working_set import Judgement, choose
 from sparsepriors.regression.forms import Form
 
 _MODELS = 20         # quadratics in one round
@@ -63,28 +63,29 @@ class CurvedProblem(Problem):
                 bend = loss.bound
         return v
 
-    def residual(self, x: Tensor) -> Tensor:
+    def _residual(self, x: Tensor) -> Tensor:
         support = x.nonzero()[:, 0]
         return self._centred(self.design.image(support, x[support]))
 
     def judge(self, penalty: Form, x: Tensor, keep: Tensor | None) -> Judgement:
-        v = self.residual(x)
+        v = self._residual(x)
         slope = self.loss.slope(v)
         correlation = self.design.correlate(-self.weights * slope)
         violation, active, (worst, value, bounded) = penalty.optimality(x, correlation, self.curvature, 0.0, 0.0)
         objective = float(self.weights @ self.loss.value(v)) + value
         if math.isinf(bounded):
-            return Judgement(worst / max(self.scale, 1e-300), objective, correlation, violation, active, math.inf)
+            return Judgement(worst / max(self.scale, 1e-300), objective, v, correlation, violation, active, math.inf)
         # The dual point is the slope, shrunk until it is feasible: a slope that the loss has stays one.
         shrink = penalty.shrink(correlation)
         slope = shrink * slope
         dual = float(self.weights @ (self.loss.conjugate(slope) + slope * self.y))
         conjugate = penalty.optimality(x, shrink * correlation, self.curvature, 0.0, 0.0)[2][2] - value
         gap = objective + dual + conjugate
-        return Judgement(gap / max(self.worth, 1e-300), objective, correlation, violation, torch.ones_like(active), gap)
+        return Judgement(gap / max(self.worth, 1e-300), objective, v, correlation, violation, torch.ones_like(active),
+                         gap)
 
     def ended(self, x: Tensor) -> Tensor:
-        self.residual(x)
+        self._residual(x)
         return self.y.new_tensor(self.intercept)
 
 
@@ -119,7 +120,7 @@ class _Columns:
         self._index = torch.cat([self._index, new])
         self.inside[new] = True
 
-    def descend(self, penalty: Form, x: Tensor, correlation: Tensor, tol: float) -> Tensor:
+    def descend(self, penalty: Form, x: Tensor, found: Judgement, tol: float) -> Tensor:
         """Minimise over these columns until no coordinate violates optimality by more than ``tol``."""
         problem, loss, design = self._problem, self._problem.loss, self._problem.design
         index, inner = self._index, penalty.of(self._index)

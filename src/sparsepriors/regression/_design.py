@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsepriors.kernels import column_products
+from sparsepriors.kernels import column_products, csc_combination, csc_gram, csc_products
 from sparsepriors.operators.dense import Matrix
+
+_CHUNK = 1 << 18     # entries of columns that are copied at a time
 
 
 class Design(ABC):
@@ -35,6 +37,14 @@ class Design(ABC):
     @abstractmethod
     def gram(self, a: Tensor, b: Tensor) -> Tensor:
         """X_a^T X_b for two lists of columns."""
+
+    def block_grams(self, blocks: Tensor) -> Tensor:
+        """The Gram matrix of every row of a table of columns: ``(blocks, m)`` to ``(blocks, m, m)``."""
+        return torch.stack([self.gram(b, b) for b in blocks])
+
+    @abstractmethod
+    def some(self, index: Tensor) -> Tensor:
+        """A list of columns, dense, one in every row: ``(k, n)``."""
 
     @abstractmethod
     def squared_norms(self) -> Tensor:
@@ -80,6 +90,16 @@ class DenseDesign(Design):
     def gram(self, a: Tensor, b: Tensor) -> Tensor:
         return (self._t[a] @ self._t[b].mT).double()
 
+    def block_grams(self, blocks: Tensor) -> Tensor:
+        found = []
+        for some in blocks.split(max(_CHUNK // max(blocks.shape[1] * self.rows, 1), 1)):
+            columns = self._t[some]
+            found.append((columns @ columns.mT).double())
+        return torch.cat(found)
+
+    def some(self, index: Tensor) -> Tensor:
+        return self._t[index].double()
+
     def squared_norms(self) -> Tensor:
         return torch.linalg.vector_norm(self._t, dim=1).double().square()
 
@@ -100,49 +120,79 @@ class SparseDesign(Design):
     def __init__(self, matrix: Any, roots: Tensor | None, centre: bool) -> None:
         import scipy.sparse
 
-        self.rows, self.columns = matrix.shape
-        d = np.ones(self.rows) if roots is None else roots.numpy()
-        self._x = scipy.sparse.csc_array(matrix, dtype=np.float64)
+        x: Any = scipy.sparse.csc_array(matrix, dtype=np.float64)
+        if not x.has_canonical_format:
+            x = x.copy()
+            x.sum_duplicates()
+        self.rows, self.columns = x.shape
+        self._values, self._at, self._starts = (torch.from_numpy(np.require(v, requirements="W"))
+                                                for v in (x.data, x.indices, x.indptr))
+        self._ones = torch.ones(self.rows, dtype=torch.float64)
+        self._d = self._ones if roots is None else roots
         if roots is not None:
-            self._x = scipy.sparse.csc_array(scipy.sparse.diags_array(d) @ self._x)
-        self._t = self._x.T
-        self._d = d
-        self._m = np.asarray(self._t @ d).reshape(-1) / (d @ d) if centre else np.zeros(self.columns)
-        self.means = torch.from_numpy(self._m)
+            self._values = self._values * roots[self._at.long()]
+        self.means = torch.zeros(self.columns, dtype=torch.float64)
+        self._centred = centre
+        if centre:
+            self.means = self._products(self._d) / self._weight
+
+    @property
+    def _weight(self) -> Tensor:
+        """Of the column of roots, with itself."""
+        return self._d @ self._d
+
+    def _products(self, r: Tensor, index: Tensor | None = None, squared: bool = False) -> Tensor:
+        """Products of columns, as they are stored or squared, with a vector or with several."""
+        return csc_products(self._values, self._at, self._starts, rows_of(r), index, squared).reshape(-1, *r.shape[1:])
 
     def correlate(self, r: Tensor, keep: Tensor | None = None) -> Tensor:
-        return torch.from_numpy(self._t @ r.numpy() - np.multiply.outer(self._m, self._d @ r.numpy()))
+        if keep is None:
+            return self._take_means(self._products(r), self.means, r)
+        index = keep.nonzero()[:, 0]
+        return r.new_zeros(self.columns, *r.shape[1:]).index_copy(0, index, self.project(index, r))
+
+    def _take_means(self, products: Tensor, means: Tensor, r: Tensor) -> Tensor:
+        if not self._centred:
+            return products
+        return products - (torch.outer(means, self._d @ r) if r.ndim == 2 else means * (self._d @ r))
 
     def image(self, index: Tensor, x: Tensor) -> Tensor:
-        at, values = index.numpy(), x.numpy()
-        return torch.from_numpy(self._x[:, at] @ values - np.multiply.outer(self._d, self._m[at] @ values))
+        image = csc_combination(self._values, self._at, self._starts, rows_of(x), index, self.rows)
+        image = image.reshape(-1, *x.shape[1:])
+        if not self._centred:
+            return image
+        shift = self.means[index] @ x
+        return image - (torch.outer(self._d, shift) if x.ndim == 2 else self._d * shift)
 
     def gram(self, a: Tensor, b: Tensor) -> Tensor:
-        left, right = a.numpy(), b.numpy()
-        product = (self._x[:, left].T @ self._x[:, right]).toarray()
-        return torch.from_numpy(product - (self._d @ self._d) * np.outer(self._m[left], self._m[right]))
+        product = csc_gram(self._values, self._at, self._starts, b, a, self._ones)
+        return product - self._weight * torch.outer(self.means[a], self.means[b]) if self._centred else product
+
+    def some(self, index: Tensor) -> Tensor:
+        return self.image(index, torch.eye(len(index), dtype=torch.float64)).mT.contiguous()
 
     def squared_norms(self) -> Tensor:
-        squares = self._squares() @ np.ones(self.rows)
-        return torch.from_numpy(np.maximum(squares - (self._d @ self._d) * self._m ** 2, 0.0))
+        squares = self._products(self._ones, squared=True)
+        return torch.relu(squares - self._weight * self.means.square()) if self._centred else squares
 
     def project(self, a: Tensor, r: Tensor) -> Tensor:
-        at, v = a.numpy(), r.numpy()
-        return torch.from_numpy(self._x[:, at].T @ v - self._m[at] * (self._d @ v))
+        return self._take_means(self._products(r, a), self.means[a], r)
 
     def weighted_gram(self, a: Tensor, weights: Tensor) -> Tensor:
-        some = self._x[:, a.numpy()]
-        return torch.from_numpy((some.T @ some.multiply(weights.numpy()[:, None]).tocsc()).toarray())
+        return csc_gram(self._values, self._at, self._starts, a, a, weights)
 
     def weighted_norms(self, weights: Tensor) -> Tensor:
-        return torch.from_numpy(self._squares() @ weights.numpy())
+        return self._products(weights, squared=True)
 
-    def _squares(self) -> Any:
-        """The entries squared, transposed; they lie where the entries lie."""
-        import scipy.sparse
 
-        x = self._x
-        return scipy.sparse.csc_array((x.data ** 2, x.indices, x.indptr), shape=x.shape).T
+def support_of(x: Tensor) -> Tensor:
+    """The rows of coefficients that are not zero."""
+    return (x if x.ndim == 1 else x.any(dim=1)).nonzero()[:, 0]
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """A vector as a matrix of one column, a matrix as it is."""
+    return x if x.ndim == 2 else x[:, None]
 
 
 def design(A: object, weights: Tensor | None, centre: bool) -> Design:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsepriors.kernels import gram_group_descent
+from sparsepriors.kernels import block_descent, gram_group_descent
 from sparsepriors.priors import L1, GroupL2, Groups, Partition, Prior, Scaled
-from sparsepriors.regression._design import Design
-from sparsepriors.regression._problem import Judgement, Problem, rows_of
-from sparsepriors.regression._working_set import WorkingSet, choose
+from sparsepriors.regression._design import Design, rows_of
+from sparsepriors.regression._problem import Problem
+from sparsepriors.regression._working_set import Judgement, WorkingSet, choose
 from sparsepriors.regression.forms import Form, Separable, separable
 
 _EPOCHS = 10         # of one call of the kernel
 _CALLS = 500         # of the kernel, in one round
+_ROOM = 1.5          # growth of a table of columns
 
 
 def grouped(prior: Prior) -> bool:
@@ -85,8 +86,7 @@ class GroupProblem(Problem):
         return torch.where(some[self.labels].reshape(spread), to * ratio[self.labels].reshape(spread), x)
 
     def judge(self, penalty: Form, x: Tensor, keep: Tensor | None) -> Judgement:
-        r = self.residual(x)
-        correlation = self.design.correlate(r, None if keep is None else keep[self.labels])
+        r, correlation = self.residual(x, None if keep is None else keep[self.labels])
         violation = self.curvature * self.norms(x - self._step(penalty, x, correlation))
         # Norms stand for the coefficients, in the gap as in the rule that screens.
         _, active, numbers = penalty.optimality(self.norms(x), self.norms(correlation), self.curvature,
@@ -95,30 +95,42 @@ class GroupProblem(Problem):
 
 
 class GroupSet:
-    """Groups that are descended on: a `WorkingSet` of their columns, group by group."""
+    """Groups that are descended on, on the Gram matrix of their columns while those are fewer than the rows."""
 
     def __init__(self, design: Design, labels: Tensor, groups: int) -> None:
         self._columns = WorkingSet(design)
+        self._blocks: Blocks | None = None
         self._design = design
         self._labels = labels
-        self._members = torch.split(labels.argsort(stable=True), labels.bincount(minlength=groups).tolist())
+        self._sizes = labels.bincount(minlength=groups)
+        self._members = torch.split(labels.argsort(stable=True), self._sizes.tolist())
         self._groups = torch.zeros(0, dtype=torch.long)
-        self._starts = [0]
         self._curvature = torch.zeros(groups, dtype=torch.float64)
         self.inside = torch.zeros(groups, dtype=torch.bool)
 
     @property
     def size(self) -> int:
         """How many columns."""
-        return self._columns.size
+        return int(self._sizes[self._groups].sum())
 
     def curvature(self) -> Tensor:
         """The largest eigenvalue of each group's block of the Gram matrix: ``(groups,)``."""
         norms = self._design.squared_norms()
-        self._curvature = norms.new_tensor([
-            float(norms[m[0]]) if len(m) == 1 else float(torch.linalg.matrix_norm(self._design.gram(m, m), 2))
-            for m in self._members])
+        if not bool(torch.isfinite(norms).all()):
+            return torch.full_like(self._curvature, torch.nan)
+        for groups in self._by_size(torch.arange(len(self._members))):
+            members = torch.stack([self._members[g] for g in groups.tolist()])
+            if members.shape[1] == 1:
+                self._curvature[groups] = norms[members[:, 0]]
+            elif members.shape[1]:
+                self._curvature[groups] = torch.linalg.eigvalsh(self._design.block_grams(members))[:, -1].clamp(min=0)
         return self._curvature
+
+    def _by_size(self, groups: Tensor) -> list[Tensor]:
+        """These groups, those of one size together."""
+        order = self._sizes[groups].argsort(stable=True)
+        lengths = self._sizes[groups[order]].unique_consecutive(return_counts=True)[1]
+        return list(torch.split(groups[order], lengths.tolist()))
 
     def start(self, x: Tensor) -> int:
         """Take in the groups that are not zero; how many they are."""
@@ -135,24 +147,83 @@ class GroupSet:
 
     def add(self, groups: Tensor) -> None:
         """Take these groups in; those inside stay where they are."""
-        new = groups[~self.inside[groups]].tolist()
-        if not new:
+        new = groups[~self.inside[groups]]
+        if not new.numel():
             return
-        for g in new:
-            self._starts.append(self._starts[-1] + len(self._members[g]))
-        self._columns.add(torch.cat([self._members[g] for g in new]))
-        self._groups = torch.cat([self._groups, torch.tensor(new)])
         self.inside[new] = True
+        if self._blocks is None and self.size + int(self._sizes[new].sum()) > self._design.rows:
+            new = torch.cat([self._groups, new])
+            self._groups, self._columns, self._blocks = new[:0], WorkingSet(self._design), Blocks(self._design)
+        if self._blocks is None:
+            self._columns.add(torch.cat([self._members[g] for g in new.tolist()]))
+            self._groups = torch.cat([self._groups, new])
+            return
+        for some in self._by_size(new):
+            self._blocks.add(torch.stack([self._members[g] for g in some.tolist()]))
+            self._groups = torch.cat([self._groups, some])
 
-    def descend(self, penalty: Separable, x: Tensor, correlation: Tensor, tol: float) -> Tensor:
+    def descend(self, penalty: Separable, x: Tensor, found: Judgement, tol: float) -> Tensor:
         """Minimise over these groups until none violates optimality by more than ``tol``."""
-        index, gram, inner = self._columns.index, self._columns.gram, penalty.of(self._groups)
-        u, q = (rows_of(v)[index] for v in (x, correlation))
+        inner = penalty.of(self._groups)
+        starts = torch.cat([torch.zeros(1, dtype=torch.long), self._sizes[self._groups].cumsum(0)])
+        if self._blocks is not None:
+            return self._blocks.descend(inner, starts, x, found.residual, tol)
+        index, gram = self._columns.index, self._columns.gram
+        u, q = (rows_of(v)[index] for v in (x, found.correlation))
         linear = q + gram[:len(index), :len(index)] @ u
-        starts = torch.tensor(self._starts)
         for _ in range(_CALLS):
             u, q, last = gram_group_descent(gram, linear, u, q, starts, self._curvature[self._groups], inner.kind,
                                             inner.weight, inner.second, inner.factor, tol, _EPOCHS, True)
             if float(last[1]) <= tol:
                 break
         return x.index_copy(0, index, u.reshape(len(index), *x.shape[1:]))
+
+
+class Blocks:
+    """Groups of columns, turned within each group so that they are orthogonal to one another.
+
+    The norm of a group's coefficients is the same in every basis. Columns are laid beside those before them in a table
+    that has room to grow.
+    """
+
+    def __init__(self, design: Design) -> None:
+        self._design = design
+        self._columns = torch.zeros(0, design.rows, dtype=torch.float64)
+        self._squares = torch.zeros(0, dtype=torch.float64)
+        self._index = torch.zeros(0, dtype=torch.long)
+        self._turns: list[Tensor] = []
+
+    def add(self, members: Tensor) -> None:
+        """Groups of one size, by the numbers of their columns: ``(groups, size)``."""
+        k, size = len(self._index), len(self._index) + members.numel()
+        if size > len(self._columns):
+            room = torch.empty(int(_ROOM * size), self._design.rows, dtype=torch.float64)
+            room[:k] = self._columns[:k]
+            self._columns = room
+        columns = self._design.some(members.reshape(-1)).reshape(*members.shape, self._design.rows)
+        squares, turns = torch.linalg.eigh(columns @ columns.mT)
+        torch.matmul(turns.mT, columns, out=self._columns[k:size].view(columns.shape))
+        self._squares = torch.cat([self._squares, squares.clamp(min=0).reshape(-1)])
+        self._index = torch.cat([self._index, members.reshape(-1)])
+        self._turns.append(turns)
+
+    def _turn(self, x: Tensor, back: bool) -> Tensor:
+        """Coefficients in the groups' own bases, or back: ``(k, tasks)``."""
+        at, found = 0, []
+        for turns in self._turns:
+            groups, size = turns.shape[:2]
+            part = x[at:at + groups * size].reshape(groups, size, -1)
+            found.append(((turns if back else turns.mT) @ part).reshape(groups * size, -1))
+            at += groups * size
+        return torch.cat(found)
+
+    def descend(self, penalty: Separable, starts: Tensor, x: Tensor, residual: Tensor, tol: float) -> Tensor:
+        """As of `GroupSet`, from the residual of x."""
+        k = len(self._index)
+        u, r = self._turn(rows_of(x)[self._index], False), rows_of(residual)
+        for _ in range(_CALLS):
+            u, r, last = block_descent(self._columns[:k], self._squares, u, r, starts, penalty.kind, penalty.weight,
+                                       penalty.second, penalty.factor, tol, _EPOCHS, True)
+            if float(last[1]) <= tol:
+                break
+        return x.index_copy(0, self._index, self._turn(u, True).reshape(k, *x.shape[1:]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,8 +10,8 @@ from torch import Tensor
 from sparsepriors import _checks
 from sparsepriors.kernels import Penalty
 from sparsepriors.priors import Prior, Scaled
-from sparsepriors.regression._design import Design, design
-from sparsepriors.regression._working_set import WorkingSet
+from sparsepriors.regression._design import Design, design, support_of
+from sparsepriors.regression._working_set import Judgement, WorkingSet
 from sparsepriors.regression.forms import Form, form_of
 from sparsepriors.solvers.solution import Callback, Solution, State
 
@@ -20,18 +19,6 @@ _FIRST = 10          # columns or groups that a working set takes in at least
 _INNER = 0.1         # the working set is solved to this share of the violation outside of it
 _LEAST = 1e-3        # the least such share: beyond it only a new product with A^T can help
 _ROUNDING = 1e-15    # of the largest correlation: no violation is asked to be smaller
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Of a point: X^T r, for each unit its violation and whether it may be nonzero; an unknown gap is infinite."""
-
-    certificate: float
-    objective: float
-    correlation: Tensor
-    violation: Tensor
-    active: Tensor
-    gap: float
 
 
 class Problem:
@@ -53,7 +40,8 @@ class Problem:
         y = y.detach().double()
         s = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.detach().double()
         self.mean = s @ y / s.sum() if intercept and y.numel() else y.new_zeros(y.shape[1:])
-        self.y = ((y - self.mean).mT * s.sqrt()).mT if y.ndim == 2 else (y - self.mean) * s.sqrt()
+        y = y - self.mean if intercept else y
+        self.y = y if weights is None else (y.mT * s.sqrt()).mT if y.ndim == 2 else y * s.sqrt()
         self.correlation = self.design.correlate(self.y)
 
     def _must_be_finite(self) -> None:
@@ -70,10 +58,13 @@ class Problem:
         lengths = torch.where(some, self.curvature, 1.0)
         return torch.where(some, prior._prox(x + correlation / lengths, 1 / lengths), x)
 
-    def residual(self, x: Tensor) -> Tensor:
-        """Y - X x."""
-        support = rows_of(x).any(dim=1).nonzero()[:, 0]
-        return self.y - self.design.image(support, x[support])
+    def residual(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """R = Y - X x, and X^T R for the columns to keep."""
+        support = support_of(x)
+        if not support.numel():
+            return self.y, self.correlation
+        r = self.y - self.design.image(support, x[support])
+        return r, self.design.correlate(r, keep)
 
     def products(self, r: Tensor) -> tuple[float, float]:
         """r.r and r.y."""
@@ -81,8 +72,7 @@ class Problem:
 
     def judge(self, penalty: Form, x: Tensor, keep: Tensor | None) -> Judgement:
         """How far x is from optimal, from the columns to keep."""
-        r = self.residual(x)
-        correlation = self.design.correlate(r, keep)
+        r, correlation = self.residual(x, keep)
         violation, active, numbers = penalty.optimality(x, correlation, self.curvature, *self.products(r))
         return self.judged(r, correlation, violation, active, numbers[1], numbers[2], keep)
 
@@ -92,7 +82,7 @@ class Problem:
         worst = float(violation.max()) if violation.numel() else 0.0
         certificate = (worst / max(self.scale, 1e-300) if math.isinf(gap)
                        else gap / max(0.5 * float(self.y.flatten() @ self.y.flatten()), 1e-300))
-        return Judgement(certificate, 0.5 * self.products(r)[0] + value, correlation, violation,
+        return Judgement(certificate, 0.5 * self.products(r)[0] + value, r, correlation, violation,
                          active if keep is None else active & keep, gap)
 
     def moves(self, prior: Prior, factor: float) -> bool:
@@ -124,10 +114,11 @@ class Problem:
                 break
             worst = float(found.violation.max())
             grown = self.set.grow(found.violation, max(_FIRST, math.isqrt(self.units), support))
+            # Where nothing was taken in the next round may be the last, and that one looks at all columns.
             needed = found.active | self.set.inside
-            keep = needed if 2 * int(needed.count_nonzero()) < self.units else None
+            keep = needed if grown and 2 * int(needed.count_nonzero()) < self.units else None
             share = _INNER if grown else max(share * _INNER, _LEAST)
-            x = self.set.descend(penalty, x, found.correlation, max(share * worst, _ROUNDING * self.scale))
+            x = self.set.descend(penalty, x, found, max(share * worst, _ROUNDING * self.scale))
         return Solution(x, trace, len(trace["certificate"]), converged, trace["certificate"][-1],
                         {"intercept": self.ended(x), "gap": torch.tensor(gap, dtype=torch.float64)})
 
@@ -145,7 +136,3 @@ class Problem:
         """The intercept that belongs to x."""
         return self.mean - self.design.means @ x
 
-
-def rows_of(x: Tensor) -> Tensor:
-    """A vector as a matrix of one column, a matrix as it is."""
-    return x if x.ndim == 2 else x[:, None]

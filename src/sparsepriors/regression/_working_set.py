@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,19 @@ from sparsepriors.regression.forms import Form
 
 _FIRST = 10          # columns of room at least
 _ROOM = 1.5          # growth of the Gram matrix's room
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of a point: r, X^T r, for each unit its violation and whether it may be nonzero; an unknown gap is infinite."""
+
+    certificate: float
+    objective: float
+    residual: Tensor
+    correlation: Tensor
+    violation: Tensor
+    active: Tensor
+    gap: float
 
 
 def choose(violation: Tensor, inside: Tensor, most: int) -> Tensor:
@@ -77,10 +92,10 @@ class WorkingSet:
         self._gram[:size, k:size] = block
         self._gram[k:size, :k] = block[:k].mT
 
-    def descend(self, penalty: Form, x: Tensor, correlation: Tensor, tol: float) -> Tensor:
+    def descend(self, penalty: Form, x: Tensor, found: Judgement, tol: float) -> Tensor:
         """Minimise over these columns until no coordinate violates optimality by more than ``tol``."""
         k, inner = self.size, penalty.of(self._index)
-        u, q = x[self._index], correlation[self._index]
+        u, q = x[self._index], found.correlation[self._index]
         linear = q + self._gram[:k, :k] @ u
         u = inner.minimise(self._gram, linear, u, q, tol)
         return x.index_copy(0, self._index, u)

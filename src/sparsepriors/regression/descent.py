@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors.kernels.dispatch import serial_torch
 from sparsepriors.operators.dense import Matrix
 from sparsepriors.priors.base import Prior
 from sparsepriors.priors.combinators import Scaled
@@ -35,6 +36,7 @@ from sparsepriors.solvers.solution import Callback, Solution
 
 
 @torch.no_grad()
+@serial_torch()
 def coordinate_descent(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *,
                        weights: Float[Tensor, " n"] | None = None, intercept: bool = False, loss: Prior | None = None,
                        x0: Float[Tensor, " p *tasks"] | None = None, max_iter: int = 100, tol: float = 1e-6,
@@ -85,6 +87,7 @@ def coordinate_descent(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *
 
 
 @torch.no_grad()
+@serial_torch()
 def logistic_regression(A: object, labels: Float[Tensor, " n"], prior: Prior, *,
                         weights: Float[Tensor, " n"] | None = None, intercept: bool = False,
                         x0: Float[Tensor, " p"] | None = None, max_iter: int = 100, tol: float = 1e-6) -> Solution:
@@ -148,15 +151,18 @@ def regularization_path(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, 
     Solution
         One for each factor. The other parameters and errors are those of `coordinate_descent`.
     """
-    problem = problem_of(A, y, prior, weights, intercept, loss)
+    with serial_torch():
+        problem = problem_of(A, y, prior, weights, intercept, loss)
     x0 = None
     for factor in factors:
-        found = problem.solve(Scaled(prior, factor), x0, max_iter, tol, None)
+        with serial_torch():
+            found = problem.solve(Scaled(prior, factor), x0, max_iter, tol, None)
         yield found
         x0 = found.x
 
 
 @torch.no_grad()
+@serial_torch()
 def largest_factor(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *,
                    weights: Float[Tensor, " n"] | None = None, intercept: bool = False,
                    loss: Prior | None = None) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors.kernels.dispatch import torch_threads
 
 _LEAST_REFUSED = 3
 _AT_ONCE = 4
@@ -198,7 +198,7 @@ def _threads(case: KernelCase, seed: int) -> None:
 def _at_once(case: KernelCase, seed: int) -> None:
     for point, arguments in _largest(case, seed):
         alone = _call(case, point, arguments)
-        with _torch_threads(point.threads), ThreadPoolExecutor(_AT_ONCE) as pool:
+        with torch_threads(point.threads), ThreadPoolExecutor(_AT_ONCE) as pool:
             runs = [pool.submit(case.kernel, *arguments, **point.body) for _ in range(_AT_ONCE)]
             for run in runs:
                 _identical(run.result(), alone, f"{point}: one of several calls at once and a call by itself")
@@ -310,23 +310,13 @@ def _first(arguments: tuple[Any, ...]) -> Tensor:
 
 
 def _expected(case: KernelCase, arguments: tuple[Any, ...]) -> Any:
-    with _torch_threads(1):
+    with torch_threads(1):
         return case.reference(*arguments)
 
 
 def _call(case: KernelCase, point: Point, arguments: tuple[Any, ...]) -> Any:
-    with _torch_threads(point.threads):
+    with torch_threads(point.threads):
         return case.kernel(*arguments, **point.body)
-
-
-@contextlib.contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

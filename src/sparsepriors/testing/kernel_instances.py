@@ -9,23 +9,17 @@ import torch
 
 from sparsepriors import kernels
 from sparsepriors.kernels import Penalty, reference
+from sparsepriors.testing.descent_instances import NUMBERS, bodies, descent_cases
 from sparsepriors.testing.kernel import BadCall, KernelCase
 
 _F32, _F64 = torch.float32, torch.float64
 _HALVES = (torch.float16, torch.bfloat16)
-_NUMBERS = {Penalty.elastic: (0.3, 0.1), Penalty.positive: (0.3, 0.0), Penalty.box: (-0.2, 0.4),
-            Penalty.l0: (0.1, 0.0), Penalty.mcp: (0.3, 3.0), Penalty.scad: (0.3, 3.7), Penalty.log_sum: (0.3, 0.5),
-            Penalty.power: (0.3, 0.5)}
 
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_bitmaps(), *_born(), *_codes(), *_descent(), *_ista(), *_masks(), *_nm_linear(), *_pursuit(),
+    return [*_bitmaps(), *_born(), *_codes(), *descent_cases(), *_ista(), *_masks(), *_nm_linear(), *_pursuit(),
             *_total_variation(), *_sparse_convolutions()]
-
-
-def _bodies() -> tuple[dict[str, str], ...]:
-    return tuple({"instruction_set": name} for name in kernels.instruction_sets()) or ({},)
 
 
 def _tokens(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
@@ -113,18 +107,18 @@ def _bitmaps() -> list[KernelCase]:
                 return dense(size, dtype, generator, orientation)
 
             made.append(KernelCase(
-                kernels.pack_bitmap, reference.pack_bitmap, entries, sizes, dtypes, bodies=_bodies(), least=64,
+                kernels.pack_bitmap, reference.pack_bitmap, entries, sizes, dtypes, bodies=bodies(), least=64,
                 nonfinite=nonfinite if keep is None else {math.nan: FloatingPointError, math.inf: None},
                 refused=of_x, name=f"pack_bitmap {orientation}s {name}"))
         made.append(KernelCase(
-            kernels.bitmap_scores, reference.bitmap_scores, queries, sizes, dtypes, rounding=100, bodies=_bodies(),
+            kernels.bitmap_scores, reference.bitmap_scores, queries, sizes, dtypes, rounding=100, bodies=bodies(),
             nonfinite=nonfinite, refused=of_keys, name=f"bitmap_scores {name}"))
         made.append(KernelCase(
-            kernels.bitmap_mix, reference.bitmap_mix, mixtures, sizes, dtypes, rounding=100, bodies=_bodies(), least=64,
+            kernels.bitmap_mix, reference.bitmap_mix, mixtures, sizes, dtypes, rounding=100, bodies=bodies(), least=64,
             nonfinite=nonfinite, refused=of_values, name=f"bitmap_mix {name}"))
         made.append(KernelCase(
             kernels.bitmap_attention, reference.bitmap_attention, attention, sizes, dtypes, rounding=100,
-            bodies=_bodies(), refused=of_both, name=f"bitmap_attention {name}"))
+            bodies=bodies(), refused=of_both, name=f"bitmap_attention {name}"))
     return made
 
 
@@ -161,7 +155,7 @@ def _born() -> list[KernelCase]:
 
         spacing = "even" if even else "uneven"
         made.append(KernelCase(
-            kernels.born_forward, reference.born_forward, scene, sizes, rounding=100, bodies=_bodies(),
+            kernels.born_forward, reference.born_forward, scene, sizes, rounding=100, bodies=bodies(),
             nonfinite=nonfinite, name=f"born_forward {spacing}", refused=(
                 BadCall((x[:, :40], tables), ValueError, r"x must have shape \(batch, 50\)"),
                 BadCall((x[0], tables), ValueError, r"x must have shape \(batch, 50\), got \(50,\)"),
@@ -169,7 +163,7 @@ def _born() -> list[KernelCase]:
                 BadCall((x.real, tables), ValueError, r"x must be torch\.complex128"),
                 BadCall((x, tables), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))))
         made.append(KernelCase(
-            kernels.born_adjoint, reference.born_adjoint, measurement, sizes, rounding=100, bodies=_bodies(),
+            kernels.born_adjoint, reference.born_adjoint, measurement, sizes, rounding=100, bodies=bodies(),
             nonfinite=nonfinite, name=f"born_adjoint {spacing}", refused=(
                 BadCall((y[:, :1], tables), ValueError, r"y must have shape \(batch, 2, 2, 3\)"),
                 BadCall((y.mT, tables), ValueError, r"y must have shape \(batch, 2, 2, 3\)"),
@@ -205,7 +199,7 @@ def _nm_linear() -> list[KernelCase]:
 
             made.append(KernelCase(
                 kernels.nm_linear, reference.nm_linear, layer, sizes, (dtype,), 100.0 if dtype == _F32 else 2.0,
-                _bodies(), refused=refused, nonfinite=dict.fromkeys((math.nan, math.inf, -math.inf)), least=m,
+                bodies(), refused=refused, nonfinite=dict.fromkeys((math.nan, math.inf, -math.inf)), least=m,
                 name=f"nm_linear {n}:{m} {str(weights)[6:]} x {str(dtype)[6:]}"))
     return made
 
@@ -221,122 +215,6 @@ def _scores(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generat
     return scores
 
 
-def _descent() -> list[KernelCase]:
-    """Sizes are (coordinates, penalty, epochs); few epochs, since rounding decides where jumps fall after many."""
-    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        k, kind, epochs = size
-        X = torch.randn(2 * k + 1, k, dtype=dtype, generator=generator)
-        gram, linear = X.mT @ X / (2 * k + 1), torch.randn(k, dtype=dtype, generator=generator)
-        x = torch.randn(k, dtype=dtype, generator=generator).round()
-        weight, second = (torch.full((k,), v, dtype=dtype) for v in _NUMBERS[Penalty(kind)])
-        return gram, linear, x, linear - gram @ x, kind, weight, second, 0.7, 0.0, epochs, epochs > 1
-
-    sizes = ((0, 0, 1), (1, 0, 3), *((k, int(kind), epochs) for kind in _NUMBERS for k, epochs in ((3, 1), (17, 6))),
-             (40, 0, 12))
-    good = draw((3, 0, 2), _F64, torch.Generator().manual_seed(0))
-    return [KernelCase(
-        kernels.gram_descent, reference.gram_descent, draw, sizes, dtypes=(_F64,), rounding=1e5, bodies=_bodies(),
-        refused=(BadCall((good[0].float(), *good[1:]), TypeError, "gram must be a float64 tensor, got torch.float32"),
-                 BadCall((good[0][:2], *good[1:]), ValueError, "gram must be square with at least 3 rows"),
-                 BadCall((*good[:2], good[2][:2], *good[3:]), ValueError, r"x must have shape \(3,\), got \(2,\)"),
-                 BadCall((*good[:4], 8, *good[5:]), ValueError, "kind must be from 0 to 7"),
-                 BadCall((*good[:7], -1.0, *good[8:]), ValueError, "factor must be"),
-                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"}))),
-        _group_descent(), *_newton(), *_optimality(), _column_products()]
-
-
-def _group_descent() -> KernelCase:
-    """Sizes are (rows of groups, tasks, penalty, epochs)."""
-    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        k, tasks, kind, epochs = size
-        X = torch.randn(2 * k + 1, k, dtype=dtype, generator=generator)
-        gram = X.mT @ X / (2 * k + 1)
-        linear, x = (torch.randn(k, tasks, dtype=dtype, generator=generator) for _ in range(2))
-        starts = torch.tensor([0, *(i for i in (1, 1, 4, 9) if i < k), k] if k else [0])
-        groups = len(starts) - 1
-        curvature = torch.full((groups,), 4.0, dtype=dtype)
-        curvature[1:2] = 0
-        weight, second = (torch.full((groups,), v, dtype=dtype) for v in _NUMBERS[Penalty(kind)])
-        return (gram, linear, x, linear - gram @ x, starts, curvature, kind, weight, second, 0.7, 0.0, epochs,
-                epochs > 1)
-
-    sizes = ((0, 1, 0, 1), (1, 1, 0, 3), (7, 2, 4, 3), (17, 1, 0, 7), (17, 3, 0, 6), (12, 1, 3, 6))
-    good = draw((3, 2, 0, 2), _F64, torch.Generator().manual_seed(0))
-    return KernelCase(
-        kernels.gram_group_descent, reference.gram_group_descent, draw, sizes, dtypes=(_F64,), rounding=1e6,
-        bodies=_bodies(),
-        refused=(BadCall((good[0].float(), *good[1:]), TypeError, "gram must be a float64 tensor, got torch.float32"),
-                 BadCall((good[0], good[1][:2], *good[2:]), ValueError, r"x must be \(k, tasks\) like linear"),
-                 BadCall((good[0], good[1].float(), *good[2:]), TypeError, "linear must be a float64 tensor"),
-                 BadCall((*good[:4], good[4].int(), *good[5:]), TypeError, "starts must be an int64 tensor"),
-                 BadCall((*good[:4], good[4].flip(0), *good[5:]), ValueError, "starts must rise from 0 to 3"),
-                 BadCall((*good[:6], 8, *good[7:]), ValueError, "kind must be from 0 to 7"),
-                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))
-
-
-def _newton() -> list[KernelCase]:
-    """Sizes are (coordinates, rows behind the Gram matrix, penalty, steps)."""
-    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        k, n, kind, steps = size
-        X = torch.randn(n, k, dtype=dtype, generator=generator)
-        linear, x = (torch.randn(k, dtype=dtype, generator=generator) for _ in range(2))
-        x[::5] = 0
-        weight, second = torch.full((k,), 0.2, dtype=dtype), torch.full((k,), 0.01, dtype=dtype)
-        x = x.abs() if kind == Penalty.positive else x
-        return X.mT @ X / n, linear, x, kind, weight, second, 0.7, steps
-
-    sizes = ((0, 1, 0, 1), (1, 4, 0, 2), *((k, 3 * k, kind, steps) for k, steps in ((3, 1), (18, 3), (45, 8))
-                                           for kind in (Penalty.elastic, Penalty.positive)))
-    good = draw((3, 6, 0, 2), _F64, torch.Generator().manual_seed(0))
-    return [KernelCase(
-        kernels.gram_newton, reference.gram_newton, draw, sizes, dtypes=(_F64,), rounding=1e5, bodies=_bodies(),
-        refused=(BadCall((good[0].float(), *good[1:]), TypeError, "gram must be a float64 tensor, got torch.float32"),
-                 BadCall((good[0][:2], *good[1:]), ValueError, "gram must be square with at least 3 rows"),
-                 BadCall((*good[:2], good[2][:2], *good[3:]), ValueError, r"x must have shape \(3,\), got \(2,\)"),
-                 BadCall((*good[:3], 2, *good[4:]), ValueError, "kind must be from 0 to 1"),
-                 BadCall((*good[:7], 0), ValueError, "max_steps must be"),
-                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
-
-
-def _optimality() -> list[KernelCase]:
-    """Sizes are (coordinates, penalty)."""
-    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        p, kind = size
-        x, q = (torch.randn(p, dtype=dtype, generator=generator) for _ in range(2))
-        curvature = torch.rand(p, dtype=dtype, generator=generator)
-        x[::2], curvature[::7] = 0, 0
-        weight, second = (torch.full((p,), v, dtype=dtype) for v in _NUMBERS[Penalty(kind)])
-        return x, q, curvature, kind, weight, second, 0.7, 1.5, 0.9
-
-    good = draw((3, 0), _F64, torch.Generator().manual_seed(0))
-    return [KernelCase(
-        kernels.optimality, reference.optimality, draw,
-        sizes=((0, 0), *((p, int(kind)) for p in (1, 29) for kind in _NUMBERS)),
-        dtypes=(_F64,), rounding=1e3, bodies=_bodies(),
-        refused=(BadCall((good[0].float(), *good[1:]), TypeError, "x must be a float64 tensor, got torch.float32"),
-                 BadCall((good[0], good[1][:2], *good[2:]), ValueError, r"q must have shape \(3,\), got \(2,\)"),
-                 BadCall((*good[:3], 8, *good[4:]), ValueError, "kind must be from 0 to 7"),
-                 BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
-
-
-def _column_products() -> KernelCase:
-    """Sizes are (columns, rows); a piece of work is 131072 entries."""
-    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        p, n = size
-        return (torch.randn(p, n, generator=generator).to(dtype), torch.randn(n, dtype=_F64, generator=generator),
-                torch.rand(p, generator=generator) < 0.7)
-
-    columns, r, keep = draw((3, 5), _F64, torch.Generator().manual_seed(0))
-    return KernelCase(
-        kernels.column_products, reference.column_products, draw, ((0, 3), (2, 0), (1, 1), (7, 33), (300, 1000)),
-        dtypes=(_F32, _F64), rounding=1e3, bodies=_bodies(),
-        refused=(BadCall((columns.half(), r), TypeError, "columns must be float32 or float64, got torch.float16"),
-                 BadCall((columns, r.float()), TypeError, "r must be a float64 tensor"),
-                 BadCall((columns, r[:3]), ValueError, r"r \(n,\), got \(3, 5\) and \(3,\)"),
-                 BadCall((columns, r, keep[:2]), ValueError, "keep must hold 3 booleans"),
-                 BadCall((columns, r), ValueError, "instruction_set must be", {"instruction_set": "avx9"})))
-
-
 def _ista() -> list[KernelCase]:
     """Sizes are (rows, units, penalty, steps); rows go to threads by 16, units are looked at by 16."""
     def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
@@ -345,14 +223,14 @@ def _ista() -> list[KernelCase]:
         atoms /= atoms.norm(dim=1, keepdim=True)
         linear = torch.randn(rows, units, dtype=dtype, generator=generator)
         x = torch.randn(rows, units, dtype=dtype, generator=generator).round()
-        weight, second = (torch.full((units,), v, dtype=_F64) for v in _NUMBERS[Penalty(kind)])
+        weight, second = (torch.full((units,), v, dtype=_F64) for v in NUMBERS[Penalty(kind)])
         return linear, atoms @ atoms.mT, x, kind, weight, second, 0.7, 0.2, 1e-2, 1e-2, steps
 
-    sizes = ((0, 3, 0, 1), (1, 1, 0, 3), *((2, units, int(kind), 6) for kind in _NUMBERS for units in (5, 35)),
+    sizes = ((0, 3, 0, 1), (1, 1, 0, 3), *((2, units, int(kind), 6) for kind in NUMBERS for units in (5, 35)),
              (17, 16, 3, 3), (3, 40, 0, 60))
     good = draw((2, 3, 0, 2), _F32, torch.Generator().manual_seed(0))
     return [KernelCase(
-        kernels.gram_ista, reference.gram_ista, draw, sizes, rounding=1e3, bodies=_bodies(),
+        kernels.gram_ista, reference.gram_ista, draw, sizes, rounding=1e3, bodies=bodies(),
         refused=(BadCall((good[0].long(), *good[1:]), TypeError, "linear must be a float32 or float64 tensor, got"),
                  BadCall((good[0], good[1].double(), *good[2:]), TypeError, "gram must be torch.float32, got"),
                  BadCall((good[0][0], *good[1:]), ValueError, r"linear must have shape \(rows, units\), got \(3,\)"),
@@ -380,7 +258,7 @@ def _pursuit() -> list[KernelCase]:
             return *draw(size, dtype, generator), tol, nonneg, stop
 
         made.append(KernelCase(
-            kernels.gram_pursuit, reference.gram_pursuit, settled, sizes, rounding=1e3, bodies=_bodies(),
+            kernels.gram_pursuit, reference.gram_pursuit, settled, sizes, rounding=1e3, bodies=bodies(),
             name=f"gram_pursuit {tol:g} {nonneg} {stop}", refused=(
                 BadCall((good[0].long(), *good[1:]), TypeError, "correlation must be a float32 or float64 tensor"),
                 BadCall((good[0], good[1].double(), *good[2:]), TypeError, "gram must be torch.float32, got"),
@@ -409,7 +287,7 @@ def _codes() -> list[KernelCase]:
 
         made.append(KernelCase(
             kernels.largest_positive, reference.largest_positive, scores,
-            ((0, 4), (1, 1), (3, 0), (5, 33), (130, 40), (70, 1100)), (_F32, _F64), bodies=_bodies(),
+            ((0, 4), (1, 1), (3, 0), (5, 33), (130, 40), (70, 1100)), (_F32, _F64), bodies=bodies(),
             nonfinite=nonfinite, name=f"largest_positive {room} {'per row' if per_row else 'in all'}", refused=(
                 BadCall((ones, -1), ValueError, "room must be at least 0"),
                 BadCall((ones.long(), 1), TypeError, "scores must be a float32 or float64 tensor, got torch.int64"),
@@ -442,7 +320,7 @@ def _codes() -> list[KernelCase]:
                    BadCall((*good[:at], good[at] + 1, *good[at + 1:]), ValueError, "starts must"),
                    BadCall((*good[:at], good[at].flip(0), *good[at + 1:]), ValueError, "starts must"),
                    BadCall(good, ValueError, "instruction_set must be one of", {"instruction_set": "avx9"})]
-        made.append(KernelCase(kernel, plain, draw, sizes, (_F32, _F64), bodies=_bodies(), rounding=100,
+        made.append(KernelCase(kernel, plain, draw, sizes, (_F32, _F64), bodies=bodies(), rounding=100,
                                refused=tuple(refused)))
     return made
 
@@ -461,7 +339,7 @@ def _masks() -> list[KernelCase]:
         piece = (1 << 16) // m
         made.append(KernelCase(
             kernels.nm_mask, reference.nm_mask, groups, ((0,), (1,), (3, 5), (2, 0), (1023,), (piece + 2,)),
-            (_F32, _F64, *_HALVES), bodies=_bodies(), nonfinite=nonfinite, least=m, name=f"nm_mask {n}:{m}",
+            (_F32, _F64, *_HALVES), bodies=bodies(), nonfinite=nonfinite, least=m, name=f"nm_mask {n}:{m}",
             refused=(
                 BadCall((ones, 2, 3), ValueError, "multiple of m = 3, got 8"),
                 BadCall((ones, 5, 4), ValueError, "n must be from 1 to 4"),
@@ -517,7 +395,7 @@ def _total_variation() -> list[KernelCase]:
 
         name = f"tv_prox {axes}-D {'isotropic' if isotropic else 'anisotropic'}"
         made.append(KernelCase(kernels.tv_prox, reference.tv_prox, images, sizes, dtypes, rounding=1000,
-                               bodies=_bodies(), refused=refused, view=lambda found: found[0],
+                               bodies=bodies(), refused=refused, view=lambda found: found[0],
                                name=f"{name} complex" if dtypes[0].is_complex else name))
     return made
 
@@ -554,6 +432,6 @@ def _sparse_convolutions() -> list[KernelCase]:
             return x, kernels.pack_1x1(weight, bias, block), *bounds
 
         made.append(KernelCase(
-            kernels.spmm_chw, reference.spmm_chw, layer, sizes, (_F32,), rounding=100, bodies=_bodies(),
+            kernels.spmm_chw, reference.spmm_chw, layer, sizes, (_F32,), rounding=100, bodies=bodies(),
             nonfinite=nonfinite, refused=refused, name=f"spmm_chw blocks of {block}, {density:.0%} kept"))
     return made

@@ -15,6 +15,17 @@
 namespace sparsepriors {
 namespace {
 
+// The length of the longest of groups that must lie one after the other within k coordinates.
+size_t largest_group(const int64_t* starts, size_t groups, size_t k) {
+    int64_t largest = 0;
+    for (size_t g = 0; g < groups; ++g) {
+        require(starts[g] >= 0 && starts[g] <= starts[g + 1], "starts must not fall");
+        largest = std::max(largest, starts[g + 1] - starts[g]);
+    }
+    require(starts[groups] <= static_cast<int64_t>(k), "starts must end within the coordinates");
+    return static_cast<size_t>(largest);
+}
+
 constexpr size_t kPiece = 1 << 17;  // entries of the columns that one piece of work multiplies
 
 template <class T>
@@ -53,7 +64,7 @@ void bind_descent(nb::module_& m) {
         double *point = x.data(), *gradient = q.data();
         const auto& run = chosen(isa).descent.run;
         const Unlocked unlocked;
-        const Scratch<double> scratch(d.scratch());
+        const Scratch<double> scratch(descent_scratch(d));
         double change = 0;
         const size_t done = run(d, point, gradient, tol, max_epochs, scratch.data(), &change);
         return std::pair<size_t, double>(done, change);
@@ -69,22 +80,39 @@ void bind_descent(nb::module_& m) {
         require(curvature.size() == groups && weight.size() == groups && second.size() == groups,
                 "curvature, weight and second must hold a number for every group");
         require(kind >= 0 && kind < Penalty::kinds, "kind must be one of the penalties");
-        const int64_t* from = starts.data();
-        int64_t largest = 0;
-        for (size_t g = 0; g < groups; ++g) {
-            require(from[g] >= 0 && from[g] <= from[g + 1], "starts must not fall");
-            largest = std::max(largest, from[g + 1] - from[g]);
-        }
-        require(from[groups] <= static_cast<int64_t>(k), "starts must end within the coordinates");
-        GroupDescent d{gram.data(), k, gram.shape(1), linear.shape(1), linear.data(), groups, from, curvature.data(),
-                       {kind, factor, weight.data(), second.data()}, accelerate, nullptr};
+        GroupDescent d{gram.data(), k, gram.shape(1), linear.shape(1), linear.data(), groups, starts.data(),
+                       curvature.data(), {kind, factor, weight.data(), second.data()}, accelerate, nullptr};
+        const size_t largest = largest_group(d.starts, groups, k);
         double *point = x.data(), *gradient = q.data();
         const auto& run = chosen(isa).descent.run_groups;
         const Unlocked unlocked;
-        const Scratch<double> scratch(d.scratch()), moves(static_cast<size_t>(largest) * d.tasks);
+        const Scratch<double> scratch(descent_scratch(d)), moves(largest * d.tasks);
         d.moves = moves.data();
         double change = 0;
         const size_t done = run(d, point, gradient, tol, max_epochs, scratch.data(), &change);
+        return std::pair<size_t, double>(done, change);
+    });
+    m.def("block_descent", [](Array<const double> columns, Array<const double> squares, Array<double> x, Array<double> r,
+                              Array<const int64_t> starts, int kind, Array<const double> weight,
+                              Array<const double> second, double factor, double tol, size_t max_epochs, bool accelerate,
+                              const std::string& isa) {
+        require(columns.ndim() == 2 && x.ndim() == 2 && r.ndim() == 2 && starts.size() > 0,
+                "columns must be (k, n), x (k, tasks), r (n, tasks), starts hold a number at least");
+        const size_t k = columns.shape(0), n = columns.shape(1), tasks = x.shape(1), groups = starts.size() - 1;
+        require(x.shape(0) == k && squares.size() == k && r.shape(0) == n && r.shape(1) == tasks,
+                "columns, squares, x and r must belong together");
+        require(weight.size() == groups && second.size() == groups, "weight and second must have a number for a group");
+        require(kind >= 0 && kind < Penalty::kinds, "kind must be one of the penalties");
+        BlockDescent d{columns.data(), k, n, tasks, squares.data(), groups, starts.data(),
+                       {kind, factor, weight.data(), second.data()}, accelerate, nullptr};
+        const size_t largest = largest_group(d.starts, groups, k);
+        double *point = x.data(), *rest = r.data();
+        const auto& run = chosen(isa).descent.run_blocks;
+        const Unlocked unlocked;
+        const Scratch<double> scratch(descent_scratch(d)), moves(largest * tasks);
+        d.moves = moves.data();
+        double change = 0;
+        const size_t done = run(d, point, rest, tol, max_epochs, scratch.data(), &change);
         return std::pair<size_t, double>(done, change);
     });
     m.def("gram_newton", [](Array<const double> gram, Array<const double> linear, Array<double> x, Array<double> q,

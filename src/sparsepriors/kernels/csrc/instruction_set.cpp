@@ -1,4 +1,5 @@
 // Compiled once per instruction set: SPARSEPRIORS_ISA names it, SPARSEPRIORS_VECTOR_BYTES is its vector width.
+#include "anderson.hpp"
 #include "bitmap.hpp"
 #include "bitmap_pack.hpp"
 #include "born.hpp"
@@ -41,7 +42,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     nm::nm_linear<float>,
     nm::nm_linear<uint16_t>,
     nm::nm_dot,
-    {descend<Descent>, descend<GroupDescent>, newton, optimality, column_products<float>, column_products<double>},
+    {descend<Descent>, descend<GroupDescent>, descend<BlockDescent>, newton, optimality, column_products<float>,
+     column_products<double>},
     {ista<float>},
     {ista<double>},
     {pursuit<float>},

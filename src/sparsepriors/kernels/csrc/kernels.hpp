@@ -226,7 +226,7 @@ struct Descent {
     Penalty penalty;
     bool accelerate;
     size_t unknowns() const { return size; }
-    size_t scratch() const { return accelerate ? 2 * unknowns() * (kDescentMemory + 2) : 0; }
+    size_t followers() const { return size; }
 };
 
 // The same for unknowns x [size][tasks], gram acting on each task, with penalties of the norms of groups: group g is
@@ -242,8 +242,29 @@ struct GroupDescent {
     bool accelerate;
     double* moves;  // room for the largest group
     size_t unknowns() const { return size * tasks; }
-    size_t scratch() const { return accelerate ? 2 * unknowns() * (kDescentMemory + 2) : 0; }
+    size_t followers() const { return size * tasks; }
 };
+
+// The same on the columns themselves, |y - X x|^2 / 2 + penalties: what follows x is r = y - X x. The columns of a group
+// are orthogonal to one another, squares[j] is the squared length of column j.
+struct BlockDescent {
+    const double* columns;  // [size][rows]
+    size_t size, rows, tasks;
+    const double* squares;
+    size_t groups;
+    const int64_t* starts;
+    Penalty penalty;
+    bool accelerate;
+    double* moves;  // room for the largest group
+    size_t unknowns() const { return size * tasks; }
+    size_t followers() const { return rows * tasks; }
+};
+
+// Numbers that a descent keeps for its extrapolation.
+template <class Problem>
+size_t descent_scratch(const Problem& d) {
+    return d.accelerate ? (d.unknowns() + d.followers()) * (kDescentMemory + 2) : 0;
+}
 
 // Room of Newton's method for a support of at most `room` coordinates, a multiple of 4.
 struct NewtonScratch {
@@ -264,6 +285,8 @@ struct DescentKernels {
     // returns how many, and the last such change.
     size_t (*run)(const Descent&, double* x, double* q, double tol, size_t max_epochs, double* scratch, double* change);
     size_t (*run_groups)(const GroupDescent&, double* x, double* q, double tol, size_t max_epochs, double* scratch,
+                         double* change);
+    size_t (*run_blocks)(const BlockDescent&, double* x, double* r, double tol, size_t max_epochs, double* scratch,
                          double* change);
     // Steps on the support of x, for an elastic or positive penalty: towards the minimiser for the present signs, to
     // the exact minimum along that line or to the whole step with zeros where signs would change, whichever is lower.

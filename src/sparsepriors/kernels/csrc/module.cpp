@@ -51,6 +51,7 @@ NB_MODULE(_native, m) {
     bind_bitmap(m);
     bind_born(m);
     bind_codes(m);
+    bind_csc(m);
     bind_descent(m);
     bind_ista(m);
     bind_masks(m);

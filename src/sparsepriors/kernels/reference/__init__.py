@@ -2,7 +2,8 @@
 
 from sparsepriors.kernels.reference.bitmap import bitmap_attention, bitmap_mix, bitmap_scores, pack_bitmap
 from sparsepriors.kernels.reference.codes import dot_rows, largest_positive, scatter_rows, sum_rows
-from sparsepriors.kernels.reference.descent import gram_descent, gram_group_descent
+from sparsepriors.kernels.reference.csc import csc_combination, csc_gram, csc_products
+from sparsepriors.kernels.reference.descent import block_descent, gram_descent, gram_group_descent
 from sparsepriors.kernels.reference.ista import gram_ista
 from sparsepriors.kernels.reference.masks import nm_mask, topk_mask
 from sparsepriors.kernels.reference.newton import gram_newton
@@ -12,7 +13,7 @@ from sparsepriors.kernels.reference.pursuit import gram_pursuit
 from sparsepriors.kernels.reference.radar import born_adjoint, born_forward
 from sparsepriors.kernels.reference.total_variation import tv_prox
 
-__all__ = ["bitmap_attention", "bitmap_mix", "bitmap_scores", "born_adjoint", "born_forward", "column_products",
-           "dot_rows", "gram_descent", "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit",
-           "largest_positive", "nm_linear", "nm_mask", "optimality", "pack_bitmap", "scatter_rows",
-           "spmm_chw", "sum_rows", "topk_mask", "tv_prox"]
+__all__ = ["bitmap_attention", "bitmap_mix", "bitmap_scores", "block_descent", "born_adjoint", "born_forward",
+           "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows", "gram_descent",
+           "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "largest_positive", "nm_linear", "nm_mask",
+           "optimality", "pack_bitmap", "scatter_rows", "spmm_chw", "sum_rows", "topk_mask", "tv_prox"]

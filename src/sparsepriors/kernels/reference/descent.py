@@ -121,26 +121,94 @@ def gram_group_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, start
     return _epochs(x, q, epoch, objective, tol, max_epochs, accelerate)
 
 
+def block_descent(columns: Tensor, squares: Tensor, x: Tensor, r: Tensor, starts: Tensor, kind: int, weight: Tensor,
+                  second: Tensor, factor: float, tol: float, max_epochs: int,
+                  accelerate: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Descent on ``1/2 ||Y - X x||^2 + factor sum_g h_g(||x_g||)`` by groups of orthogonal columns.
+
+    Under an elastic penalty a group goes to its minimiser; under another one it takes the step that is exact where all
+    its columns have the length of the longest. Groups of zeros stay.
+
+    Parameters
+    ----------
+    columns
+        ``(k, n)``, a column of X in every row; the columns of a group are orthogonal to one another.
+    squares
+        ``(k,)``, their squared lengths.
+    x, r
+        ``(k, tasks)`` and ``(n, tasks)``, r = Y - X x.
+    starts, kind, weight, second, factor, tol, max_epochs, accelerate
+        As for `gram_group_descent`, with the largest square of a group for its curvature.
+
+    Returns
+    -------
+    tuple
+        x, r, and the two numbers: epochs made, largest ``square ||change of x_g||`` of the last.
+    """
+    edges = starts.tolist()
+    groups = list(zip(edges[:-1], edges[1:], weight.tolist(), second.tolist(), strict=True))
+
+    def objective(x: Tensor, r: Tensor) -> float:
+        penalty = sum(penalties.value(kind, float(x[i:j].norm()), w, s) for i, j, w, s in groups)
+        return float(0.5 * r.square().sum()) + factor * penalty
+
+    def epoch(x: Tensor, r: Tensor) -> float:
+        largest = 0.0
+        for i, j, w, s in groups:
+            a = squares[i:j, None]
+            top = float(a.max()) if j > i else 0.0
+            if not top > 0:
+                continue
+            pull = columns[i:j] @ r
+            if kind == penalties.Penalty.elastic:
+                to = _group_minimiser(pull + a * x[i:j], a, x[i:j], factor * w, factor * s)
+            else:
+                to = x[i:j] + pull / top
+                norm = float(to.norm())
+                to = to * (penalties.prox(kind, norm, factor / top, w, s) / norm if norm > 0 else 0.0)
+            change = to - x[i:j]
+            x[i:j] += change
+            r -= columns[i:j].mT @ change
+            largest = max(largest, top * float(change.norm()))
+        return largest
+
+    return _epochs(x, r, epoch, objective, tol, max_epochs, accelerate)
+
+
+def _group_minimiser(b: Tensor, a: Tensor, x: Tensor, w: float, ridge: float) -> Tensor:
+    """The minimiser of ``sum_j (a_j + ridge) |u_j|^2 / 2 - b.u + w ||u||``; x where nothing moves."""
+    a = a + ridge
+    if w == 0:
+        return torch.where(a > 0, b / torch.where(a > 0, a, 1.0), x)
+    if not float(b.norm()) > w:
+        return torch.zeros_like(b)
+    low, high = 0.0, float(b.norm() / a.expand_as(b)[b != 0].min().clamp(min=1e-300))
+    for _ in range(200):
+        rho = 0.5 * (low + high)
+        low, high = (rho, high) if float((b / (a * rho + w)).norm()) > 1 else (low, rho)
+    return b * (high / (a * high + w))
+
+
 def _epochs(x: Tensor, q: Tensor, epoch: Callable[[Tensor, Tensor], float],
             objective: Callable[[Tensor, Tensor], float], tol: float, max_epochs: int,
             accelerate: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Epochs that change x and q in place and return their largest change, with extrapolation."""
     x, q = x.clone(), q.clone()
-    kept, done, largest = [torch.stack([x, q])], 0, 0.0
+    kept, done, largest = [torch.cat([x, q])], 0, 0.0
     while done < max_epochs:
         largest, done = epoch(x, q), done + 1
         if largest <= tol:
             break
-        kept.append(torch.stack([x, q]))
+        kept.append(torch.cat([x, q]))
         if not accelerate or len(kept) <= _MEMORY:
             continue
-        moves = torch.stack(kept).diff(dim=0)[:, 0].flatten(1)
+        moves = torch.stack(kept).diff(dim=0)[:, :len(x)].flatten(1)
         products = moves @ moves.mT
         products.diagonal().add_(1e-12 * products.trace())
         c, singular = torch.linalg.solve_ex(products, products.new_ones(_MEMORY))
         if not singular and bool(torch.isfinite(c).all()) and c.sum() != 0:
             trial = torch.einsum("i,i...->...", c / c.sum(), torch.stack(kept[1:]))
-            if objective(trial[0], trial[1]) < objective(x, q):
-                x, q = trial[0].clone(), trial[1].clone()
-        kept = [torch.stack([x, q])]
+            if objective(trial[:len(x)], trial[len(x):]) < objective(x, q):
+                x, q = trial[:len(x)].clone(), trial[len(x):].clone()
+        kept = [torch.cat([x, q])]
     return x, q, torch.tensor([done, largest], dtype=torch.float64)
