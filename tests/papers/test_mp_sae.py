@@ -38,13 +38,25 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_p
     assert {r["rho"] for r in rows if r["part"] == "tree"} == set(sizes.tree)
 
 
-@pytest.mark.slow
-def test_the_toy_is_found_by_matching_pursuit_where_one_pass_absorbs_parents():
-    found = mp_sae._tree(0.1, 800, 20_000, 0)
-    assert found["MP"]["cosine"] > 0.97
-    assert found["MP"]["child_on_parent"] < 0.05
-    assert found["L1"]["child_on_parent"] > 0.2
-    assert found["MP"]["gram_error"] < 0.5 * found["BatchTopK"]["gram_error"]
+def test_recovery_is_judged_by_atoms_matched_to_features():
+    tree, g = mp_sae.toy_tree(), torch.Generator().manual_seed(0)
+    truth = mp_sae.mixed_dictionary(tree.groups, 0.3, 20, g)
+    judged = tree.sample(500, g)
+    sae = SparseAutoencoder(20, 20, MatchingPursuit(None, tol=1e-2, stop_on_repeat=True))
+    order = torch.randperm(20, generator=g)
+    sae.W_dec.data.copy_(truth[order])
+    found = mp_sae._found(sae, judged, truth)
+    assert found["cosine"] == pytest.approx(1, abs=1e-5)
+    assert found["child_on_parent"] < 1e-5
+    assert found["gram_error"] < 1e-4
+    assert found["parent_fires"] > 0.95
+    children = (tree.parents >= 0).nonzero()[:, 0]
+    absorbed = truth.clone()
+    absorbed[children] += truth[tree.parents[children]]
+    sae.W_dec.data.copy_(torch.nn.functional.normalize(absorbed[order], dim=1))
+    found = mp_sae._found(sae, judged, truth)
+    assert found["child_on_parent"] == pytest.approx(0.5**0.5, abs=0.05)
+    assert found["gram_error"] > 1
 
 
 def test_variance_by_steps_is_that_of_fewer_steps():
