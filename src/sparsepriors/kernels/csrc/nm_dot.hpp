@@ -123,12 +123,12 @@ void dot_product(const NMLinear& w, size_t first, size_t last, const uint16_t* t
     for (; panel < last; ++panel) tiles(dot_panels<Wide, 1, B>, panel);
 }
 
+// Two panels beside eight rows load every table once for both; more rows take the weights, which are then at hand, again.
 template <bool Wide>
 NMDotKernel nm_dot_for(size_t rows) {
     if (rows <= 1) return {dot_product<Wide, 4, 1>, fill_dot_tables, kDotTable, 1};
     if (rows <= 4) return {dot_product<Wide, 4, 4>, fill_dot_tables, kDotTable, 4};
-    if (rows <= 8) return {dot_product<Wide, 2, 8>, fill_dot_tables, kDotTable, 8};
-    return {dot_product<Wide, 1, 16>, fill_dot_tables, kDotTable, 16};
+    return {dot_product<Wide, 2, 8>, fill_dot_tables, kDotTable, 8};
 }
 
 // No kernel where the processor lacks the product, or a pair might belong to two tables.
