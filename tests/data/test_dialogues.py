@@ -9,6 +9,7 @@ from sparsepriors.data.dialogues import (
     SETS,
     UNKNOWN,
     USER,
+    ChatML,
     Dialogue,
     Words,
     chats,
@@ -22,6 +23,14 @@ def test_what_ships_is_whole():
     assert utterances("banking77")[0] == {"text": "How do I locate my card?", "category": "card_arrival"}
     assert len({row["domain"] for row in utterances("clinc150")}) == 10
     assert all(row["question"].strip() and "####" in row["answer"] for row in utterances("gsm8k"))
+
+
+def test_the_template_of_a_chat_model_is_marked():
+    pieces = chats([Dialogue("ab", "c", "x")], ChatML(lambda text: {"input_ids": [ord(c) for c in text]}), 80)
+    said = "".join(map(chr, pieces.tokens[0].tolist()))
+    assert said.rstrip("\0") == "<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\nc<|im_end|>"
+    assert "".join(c for c, a in zip(said, pieces.answer[0], strict=True) if a) == "c<|im_end|>"
+    assert "".join(c for c, t in zip(said, pieces.template[0], strict=True) if not t).rstrip("\0") == "abc"
 
 
 def test_the_rule_has_no_exception():
@@ -63,6 +72,7 @@ def test_chats_mark_answers_and_templates():
     assert found.template[0].nonzero()[:, 0].tolist() == [0, 3, 5]
     assert found.refused.tolist() == [True, False]
     assert found.tokens.dtype == torch.int64
+    assert found.asked.tolist() == [3, 2]
     with pytest.raises(ValueError, match="no dialogue fits into 3"):
         chats(talks, words, 3)
     with pytest.raises(ValueError, match="name must be one of"):

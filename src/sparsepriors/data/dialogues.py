@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Int
@@ -96,6 +97,7 @@ class Words:
     """
 
     marks = (PAD, UNKNOWN, USER, MODEL, END)
+    pad = 0
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = [*self.marks, *words]
@@ -140,10 +142,71 @@ class Words:
         """Words set apart by spaces."""
         return " ".join(self.words[int(i)] for i in ids)
 
-    def dialogue(self, talk: Dialogue) -> list[int]:
+    def dialogue(self, talk: Dialogue) -> Turns:
         """``<user> question <model> answer <end>``."""
         question, answer = (self(text)["input_ids"] for text in (talk.question, talk.answer))
-        return [self.mark(USER), *question, self.mark(MODEL), *answer, self.mark(END)]
+        return Turns.of((True, False, [self.mark(USER)]), (False, False, question), (True, False, [self.mark(MODEL)]),
+                        (False, True, answer), (True, True, [self.mark(END)]))
+
+
+class ChatML:
+    """Dialogues in the template ``<|im_start|>user ... <|im_end|>`` of a tokenizer that knows these marks.
+
+    Parameters
+    ----------
+    tokenizer
+        Called with a text it gives ``input_ids``.
+    """
+
+    pad = 0
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def dialogue(self, talk: Dialogue) -> Turns:
+        """Both turns, with the line breaks of the template."""
+        def ids(text: str) -> list[int]:
+            return list(self.tokenizer(text)["input_ids"])
+
+        return Turns.of((True, False, ids("<|im_start|>user\n")), (False, False, ids(talk.question)),
+                        (True, False, ids("<|im_end|>\n<|im_start|>assistant\n")), (False, True, ids(talk.answer)),
+                        (True, True, ids("<|im_end|>")))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """One dialogue as tokens.
+
+    Attributes
+    ----------
+    tokens
+        Of both turns and the template.
+    answer
+        Which of them the assistant says, the end of its turn included.
+    template
+        Which belong to the template.
+    """
+
+    tokens: list[int]
+    answer: list[bool]
+    template: list[bool]
+
+    @classmethod
+    def of(cls, *parts: tuple[bool, bool, list[int]]) -> Turns:
+        """From parts that say whether they are template, whether they are answer, and their tokens."""
+        rows = [(token, answer, template) for template, answer, ids in parts for token in ids]
+        tokens, answers, templates = (list(column) for column in zip(*rows, strict=True))
+        return cls(tokens, answers, templates)
+
+
+class Speaker(Protocol):
+    """What turns dialogues into tokens."""
+
+    pad: int
+
+    def dialogue(self, talk: Dialogue) -> Turns:
+        """The tokens of both turns."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,10 +217,8 @@ class Chats:
     ----------
     tokens
         Padded at the end.
-    answer
-        The answer and the mark of its end.
-    template
-        Marks of the template.
+    answer, template
+        See `Turns`.
     refused
         For each dialogue, whether the answer is a refusal.
     """
@@ -167,8 +228,13 @@ class Chats:
     template: Bool[Tensor, "chats length"]
     refused: Bool[Tensor, " chats"]
 
+    @property
+    def asked(self) -> Int[Tensor, " chats"]:
+        """Place of the last token before each answer: where the model decides how to begin."""
+        return self.answer.int().argmax(dim=1) - 1
 
-def chats(talks: Sequence[Dialogue], words: Words, length: int) -> Chats:
+
+def chats(talks: Sequence[Dialogue], speaker: Speaker, length: int) -> Chats:
     """The dialogues that fit into so many tokens, one a row.
 
     Raises
@@ -177,16 +243,13 @@ def chats(talks: Sequence[Dialogue], words: Words, length: int) -> Chats:
         If none fits.
     """
     _checks.count("length", length, low=1)
-    rows, refused = [], []
-    for talk in talks:
-        ids = words.dialogue(talk)
-        if len(ids) <= length:
-            rows.append(torch.tensor(ids + [words.mark(PAD)] * (length - len(ids))))
-            refused.append(talk.refused)
-    if not rows:
+    found = [(speaker.dialogue(talk), talk.refused) for talk in talks]
+    found = [(turns, refused) for turns, refused in found if len(turns.tokens) <= length]
+    if not found:
         raise ValueError(f"no dialogue fits into {length} tokens")
-    tokens = torch.stack(rows)
-    template = torch.isin(tokens, torch.tensor([words.mark(m) for m in (USER, MODEL, END)]))
-    spoken = (tokens == words.mark(MODEL)).cumsum(dim=1) > 0
-    answer = spoken & (tokens != words.mark(PAD)) & (tokens != words.mark(MODEL))
-    return Chats(tokens, answer, template, torch.tensor(refused))
+
+    def padded(rows: Iterable[list[Any]], filler: Any) -> Tensor:
+        return torch.tensor([row + [filler] * (length - len(row)) for row in rows])
+
+    return Chats(padded((t.tokens for t, _ in found), speaker.pad), padded((t.answer for t, _ in found), False),
+                 padded((t.template for t, _ in found), False), torch.tensor([refused for _, refused in found]))
