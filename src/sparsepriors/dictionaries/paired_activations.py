@@ -104,7 +104,7 @@ class PairedActivations:
         return cls(base, chat, tokens, layer, keep, rows)
 
     def __iter__(self) -> Iterator[Float[Tensor, "kept 2 d"]]:
-        """Batches, in the order of the tokens.
+        """Batches, in the order of the tokens and on their device.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class PairedActivations:
         for start in range(0, len(self.tokens), self.rows):
             tokens = self.tokens[start:start + self.rows]
             keep = slice(None) if self.keep is None else self.keep[start:start + self.rows].flatten()
-            pair = [point.rows(tokens)[keep] for point in points]
+            pair = [point.rows(tokens.to(_device(point.model))).to(tokens.device)[keep] for point in points]
             if pair[0].shape != pair[1].shape:
                 raise ValueError(f"layer must be as wide in both models, got {pair[0].shape[1]} and "
                                  f"{pair[1].shape[1]}")
@@ -125,3 +125,7 @@ class PairedActivations:
     def collect(self) -> Float[Tensor, "samples 2 d"]:
         """All of them, in memory."""
         return torch.cat(list(self))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
