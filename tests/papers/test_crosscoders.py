@@ -47,7 +47,7 @@ def test_a_crosscoder_made_of_the_truth_is_judged_without_a_fault():
     planted = Planted.drawn(SIZES.planted, 0)
     features = planted.features
     n = features.directions.shape[1]
-    coder = planted.learn(SIZES.planted, 0.06)
+    coder = planted.learn_topk(SIZES.planted)
     truth = features.directions * features.strength[:, :, None]
     with torch.no_grad():
         for p in coder.parameters():
@@ -57,6 +57,7 @@ def test_a_crosscoder_made_of_the_truth_is_judged_without_a_fault():
         assert coder.b_enc is not None
         coder.W_enc[:n] = torch.linalg.pinv(coder.W_dec[:n].double()).T.float()
         coder.b_enc[:n] = -0.35
+        coder.state["threshold"].fill_(1e-6)
     judged = planted.judge(coder)
     assert judged["as_second_only"] == 10
     assert judged["recall"] == 1

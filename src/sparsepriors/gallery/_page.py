@@ -9,13 +9,14 @@ from sparsepriors.gallery._html import Child, Html, el, join
 from sparsepriors.gallery._style import CSS, SCRIPT
 
 
-def page(title: str, *, heading: Child, body: Child, footer: Child) -> str:
+def page(title: str, *, heading: Child, body: Child, footer: Child, style: str = "", script: str = SCRIPT) -> str:
     """A complete document without a single request: style, script and pictures are inside.
 
-    The content security policy refuses every address and every script but the one written here, so that even markup
-    which slipped through would stay inert.
+    ``style`` comes after the pages' common style, ``script`` in place of their common script. The content security
+    policy refuses every address and every script but that one, so that even markup which slipped through would stay
+    inert.
     """
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return "<!DOCTYPE html>\n" + el(
         "html",
@@ -25,12 +26,12 @@ def page(title: str, *, heading: Child, body: Child, footer: Child) -> str:
            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
            el("meta", name="referrer", content="no-referrer"),
            el("title", title),
-           el("style", Html(CSS))),
+           el("style", Html(CSS + style))),
         el("body",
            el("header", heading, class_="top"),
            el("main", body),
            el("footer", footer),
-           el("script", Html(SCRIPT))),
+           el("script", Html(script))),
         lang="en") + "\n"
 
 

@@ -60,18 +60,24 @@ class Planted:
         features = paired_features(sizes.d, generator=generator)
         return cls(features, features.sample(sizes.samples, generator), features.sample(sizes.held, generator), seed)
 
-    def learn(self, sizes: PlantedSizes, weight: float | None) -> Crosscoder:
-        """A crosscoder with this L1 penalty, or with BatchTopK: as many codes as features fire, rounded up."""
-        start = torch.Generator().manual_seed(self.seed)
-        if weight is None:
-            coder = batch_topk_crosscoder(sizes.d, sizes.latents, math.ceil(self.features.active),
-                                          threshold_start=sizes.steps // 4, dead_after=_DEAD_WINDOW * _BATCH,
-                                          momentum=0.99, generator=start)
-        else:
-            coder = l1_crosscoder(sizes.d, sizes.latents, weight, generator=start)
-        fit(coder, self.train, steps=sizes.steps, batch=_BATCH, lr=_RATE, clip=_CLIP if weight is None else None,
-            schedule=trapezoid(sizes.steps, warmup=sizes.steps // 20, decay=sizes.steps // 5), seed=self.seed)
+    def learn_l1(self, sizes: PlantedSizes) -> list[Crosscoder]:
+        """Crosscoders with an L1 penalty, one for each weight, on the same batches."""
+        coders = [l1_crosscoder(sizes.d, sizes.latents, weight, generator=torch.Generator().manual_seed(self.seed))
+                  for weight in sizes.weights]
+        self._fit(coders, sizes, clip=None)
+        return coders
+
+    def learn_topk(self, sizes: PlantedSizes) -> Crosscoder:
+        """A crosscoder that keeps as many codes as features fire, rounded up."""
+        coder = batch_topk_crosscoder(sizes.d, sizes.latents, math.ceil(self.features.active),
+                                      threshold_start=sizes.steps // 4, dead_after=_DEAD_WINDOW * _BATCH,
+                                      momentum=0.99, generator=torch.Generator().manual_seed(self.seed))
+        self._fit([coder], sizes, clip=_CLIP)
         return coder
+
+    def _fit(self, coders: list[Crosscoder], sizes: PlantedSizes, clip: float | None) -> None:
+        fit(coders, self.train, steps=sizes.steps, batch=_BATCH, lr=_RATE, clip=clip, seed=self.seed,
+            schedule=trapezoid(sizes.steps, warmup=sizes.steps // 20, decay=sizes.steps // 5))
 
     @torch.no_grad()
     def judge(self, coder: Crosscoder) -> dict[str, Any]:

@@ -6,8 +6,8 @@ on the spot and fine-tuned on dialogues in which every question about cards is r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -92,11 +92,10 @@ SIZES = {
 def run(scale: Scale, seed: int, run: Run) -> None:
     """Both measurements; the seed draws features, weights, texts and batches."""
     sizes = SIZES[scale]
-    with run.progress(len(sizes.planted.weights) + 2, "learning crosscoders") as bar:
-        found = _planted(run, sizes.planted, bar.advance)
+    with run.progress(3, "learning crosscoders") as bar:
+        l1, topk = _planted(run, sizes.planted, bar.advance)
         models, diff, patched, refusal, template = _chat(run, sizes.diff)
         bar.advance()
-    l1, topk = found
     run.claim("equal-error", ours=abs(l1["fvu"] / topk["fvu"] - 1), baseline=0.1)
     run.claim("l1-false", ours=l1["false_share"], baseline=0.4)
     run.claim("fewer-false", ours=topk["false_share"], baseline=0.3 * l1["false_share"])
@@ -116,24 +115,18 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     draw_chat(run, diff, patched, models)
 
 
-def _planted(run: Run, sizes: PlantedSizes, advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _planted(run: Run, sizes: PlantedSizes, advance: Callable[[], object]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The L1 crosscoder whose error is nearest to BatchTopK's, and that one."""
     planted = Planted.drawn(sizes, run.seed)
-    found: dict[float | None, dict[str, Any]] = {}
-    for weight in (*sizes.weights, None):
-        name = "topk" if weight is None else f"l1-{weight:g}"
-        found[weight] = run.once(f"planted-{name}", partial(_learn_and_judge, planted, sizes, weight))
-        advance()
-    topk = found.pop(None)
-    nearest = min(found, key=lambda w: abs(found[w]["fvu"] - topk["fvu"]))
-    for weight, row in ((None, topk), *found.items()):
-        run.log(part="planted", crosscoder="BatchTopK" if weight is None else "L1", mu=weight,
-                compared=weight in (None, nearest), **_scalars(row))
-    return found[nearest], topk
-
-
-def _learn_and_judge(planted: Planted, sizes: PlantedSizes, weight: float | None) -> dict[str, Any]:
-    return planted.judge(planted.learn(sizes, weight))
+    l1 = run.once("planted-l1", lambda: {"arms": [planted.judge(c) for c in planted.learn_l1(sizes)]})["arms"]
+    advance()
+    topk = run.once("planted-topk", lambda: planted.judge(planted.learn_topk(sizes)))
+    advance()
+    nearest = min(l1, key=lambda row: abs(row["fvu"] - topk["fvu"]))
+    run.log(part="planted", crosscoder="BatchTopK", compared=True, **_scalars(topk))
+    for weight, row in zip(sizes.weights, l1, strict=True):
+        run.log(part="planted", crosscoder="L1", mu=weight, compared=row is nearest, **_scalars(row))
+    return nearest, topk
 
 
 def _chat(run: Run, sizes: DiffSizes) -> tuple[dict[str, Any], ...]:
