@@ -82,7 +82,7 @@ def latents_page(dashboard: Dashboard, title: str, about: str = "") -> str:
                  el("select", *(el("option", shown, value=value) for value, shown in orders), id="order"),
                  el("span", id="shown", role="status"), class_="find", role="search"),
               el("div", *map(_card, dashboard.cards), id="latents")],
-        footer=el("p", "Underlined: the strongest token of a context. Shading: the code, relative to the latent's largest. "
+        footer=el("p", "Underlined: the strongest token of a context. Shading: the code relative to the largest. "
                        "Histograms are of codes above zero, both axes logarithmic."))
 
 
