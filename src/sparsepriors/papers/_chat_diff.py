@@ -29,7 +29,7 @@ from sparsepriors.papers._planted_pairs import auc
 
 _RATE = 1e-3
 _RANDOM_HALVES = 5
-_LOOKED = 4              # every so many tokens of those learned from are looked at for the report
+_LOOKED = 5              # every so many tokens of those learned from are looked at for the report
 _LEAST_FREQUENT = 2e-4   # share of tokens in which a latent must fire to be ranked
 
 

@@ -112,7 +112,9 @@ def texts(sizes: PairSizes, seed: int, tokenizer: Any = None) -> Texts:
         speaker = ChatML(tokenizer)
         plain, held_plain = (torch.tensor(tokenizer(detokenise(text), verbose=False)["input_ids"])
                              for text in (running, unseen))
-    spoken = torch.tensor([token for talk in train for token in speaker.dialogue(talk).tokens])
+    said = [speaker.dialogue(talk).tokens for talk in train]
+    # Dialogues longer than a window are few and long: they would be most of what is read.
+    spoken = torch.tensor([token for tokens in said if len(tokens) <= sizes.length for token in tokens])
     return Texts(speaker, plain, spoken, held_plain, [talks[i] for i in order[:held]])
 
 
@@ -142,7 +144,7 @@ def small_model(sizes: PairSizes, seed: int) -> Any:
     config = LlamaConfig(vocab_size=sizes.vocabulary, hidden_size=sizes.width, intermediate_size=3 * sizes.width,
                          num_hidden_layers=sizes.layers, num_attention_heads=4, num_key_value_heads=4,
                          max_position_embeddings=sizes.length, tie_word_embeddings=False, bos_token_id=None,
-                         eos_token_id=None, pad_token_id=0)
+                         eos_token_id=None, pad_token_id=0, initializer_range=sizes.width**-0.5)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
