@@ -319,3 +319,25 @@ def sae_eval(
     from sparsepriors.cli import _sae
 
     _sae.evaluated(folder, data, limit=limit, threads=threads, as_json=as_json)
+
+
+@sae.command("dashboard", epilog=_door.EXIT_CODES)
+def sae_dashboard(
+    folder: Annotated[Path, typer.Argument(help="Folder of an autoencoder, or of a crosscoder of two models.")],
+    text: Annotated[Path, typer.Argument(help="A text to read, UTF-8.")],
+    hook: Annotated[str, typer.Option(help="Submodule whose output is read, such as model.layers.15.")],
+    model: Annotated[str, typer.Option(help="smollm2, or a folder of a model of transformers.")] = "smollm2",
+    base: Annotated[str | None, typer.Option(help="For a crosscoder: the first of its two models.")] = None,
+    latents: Annotated[str, typer.Option(help="Which latents, such as 0-99,200.")] = "0-199",
+    length: Annotated[int, typer.Option(help="Tokens of a window.", min=2)] = 128,
+    windows: Annotated[int, typer.Option(help="Windows to read at most.", min=1)] = 200,
+    contexts: Annotated[int, typer.Option(help="Contexts of a latent.", min=1)] = 8,
+    data_dir: DataDir = None,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("latents.html"),
+    threads: Threads = None,
+) -> None:
+    """Write a page of what latents respond to: strongest contexts, spread of codes, effects on logits, a search box."""
+    from sparsepriors.cli import _dashboard
+
+    _dashboard.dashboard(folder, model=model, base=base, hook=hook, text=text, latents=latents, length=length,
+                         windows=windows, contexts=contexts, data_dir=data_dir, out=out, threads=threads)
