@@ -69,6 +69,22 @@ def test_training_finds_a_planted_dictionary_and_more_steps_leave_less() -> None
     assert torch.equal(encode_path(sae, x).codes, sae.encode(x))
 
 
+def test_parts_of_codes_give_the_loss_and_the_gradients_of_whole_codes(monkeypatch) -> None:
+    found = []
+    for whole in (False, True):
+        sae = SparseAutoencoder(6, 9, MatchingPursuit(7), generator=torch.Generator().manual_seed(0)).double()
+        x = torch.randn(11, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        x[3] = 0
+        if whole:
+            monkeypatch.setattr(MatchingPursuit, "chosen", lambda *a, **k: None)
+        out = sae.train()(x)
+        assert (out.entries is None) == whole
+        assert bool((encode_path(sae, x).steps > (out.codes != 0).sum(dim=1)).any())   # some atoms are taken again
+        out.loss.backward()
+        found.append((out.codes, out.recon, out.loss, sae.W_dec.grad, sae.b_dec.grad))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_paths_are_those_of_scaled_and_centred_signals_and_survive_a_file(tmp_path) -> None:
     sae = SparseAutoencoder(6, 20, MatchingPursuit(None, tol=0.3), generator=torch.Generator().manual_seed(0))
     x = torch.randn(2, 5, 6)

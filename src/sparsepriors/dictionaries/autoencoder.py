@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sparsepriors import _checks, _files
 from sparsepriors.dictionaries.auxiliary import AuxK
-from sparsepriors.dictionaries.entries import Entries, choose, read, write
+from sparsepriors.dictionaries.entries import Entries, added, choose, read, write
 from sparsepriors.kernels.dispatch import native_for
 from sparsepriors.priors import CodePrior, Matryoshka, Prior, Pursuit, TopK
 
@@ -404,9 +404,13 @@ class SparseAutoencoder(nn.Module):
         codes = self._activate(pre, state, weights, training=training)
         return (codes, pre) if latents is None else (codes[:, latents], pre[:, latents])
 
-    def _encode_few(self, x: Tensor, *, training: bool) -> tuple[Entries, Tensor] | None:
+    def _encode_few(self, x: Tensor, *, training: bool) -> tuple[Entries, Tensor | None] | None:
         """As `_encode`, by entries, where the prior keeps few of the largest and compiled kernels choose them."""
         prior = self.code_prior
+        if isinstance(prior, Pursuit) and native_for(x, self.W_dec) is not None:
+            centred = x - self.b_dec if self.subtract_bias else x
+            parts = prior.chosen(centred, self.W_dec, training=training)
+            return None if parts is None else (added(*parts, self.n_latents), None)
         if not isinstance(prior, CodePrior) or native_for(x, self.W_dec) is None:
             return None
         room = prior.room(len(x), self.state, training=training)

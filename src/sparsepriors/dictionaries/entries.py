@@ -59,6 +59,26 @@ def choose(scores: Tensor, room: int, *, per_row: bool) -> Entries:
     return Entries(*kernels.largest_positive(scores, room, per_row), scores.shape[1])
 
 
+def added(latents_of: Tensor, parts: Tensor, latents: int) -> Entries:
+    """Codes as the sum of parts.
+
+    Parameters
+    ----------
+    latents_of
+        ``(batch, parts)`` int64: the latent of each part, -1 for none.
+    parts
+        Of the same shape: values, with gradients.
+    latents
+        How many latents there are.
+    """
+    rows, column = (latents_of >= 0).nonzero(as_tuple=True)
+    places, inverse = torch.unique(rows * latents + latents_of[rows, column], return_inverse=True)
+    values = parts.new_zeros(len(places)).index_add(0, inverse, parts[rows, column])
+    counts = torch.bincount(places // latents, minlength=len(parts))
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Entries(starts, (places % latents).to(torch.int32), values, latents)
+
+
 def read(x: Tensor, W_enc: Tensor, b_enc: Tensor, bias: Tensor | None, pre: Tensor, entries: Entries) -> Entries:
     """The pre-activations ``W_enc (x - bias) + b_enc`` at these entries, with their gradients.
 

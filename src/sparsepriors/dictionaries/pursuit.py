@@ -75,6 +75,11 @@ class MatchingPursuit(Pursuit, ConstraintSet):
                training: bool = False) -> Float[Tensor, "batch latents"]:
         return self.path(x, dictionary).codes
 
+    def chosen(self, x: Float[Tensor, "batch features"], dictionary: Float[Tensor, "latents features"], *,
+               training: bool = False) -> tuple[Tensor, Tensor]:
+        found = self.path(x, dictionary)
+        return found.atoms, found.values
+
     def rescaled(self, factor: float) -> Self:
         return replace(self, tol=self.tol * factor)
 

@@ -107,6 +107,11 @@ class Pursuit(Prior, accepts_complex=False):
                training: bool = False) -> Float[Tensor, "batch latents"]:
         """Codes of centred signals, differentiable in the signals and the dictionary."""
 
+    def chosen(self, x: Float[Tensor, "batch features"], dictionary: Float[Tensor, "latents features"], *,
+               training: bool = False) -> tuple[Tensor, Tensor] | None:
+        """The same in few parts, if there are few: latents ``(batch, parts)``, -1 for none, and values to add up."""
+        return None
+
     def rescaled(self, factor: float) -> Self:
         """The same prior for signals that are ``factor`` times as large; tolerances in units of the signal move."""
         return self
