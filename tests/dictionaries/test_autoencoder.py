@@ -95,6 +95,18 @@ def test_ranking_by_norm_does_not_depend_on_how_code_and_atom_share_the_scale() 
         torch.testing.assert_close(sae(x).recon, recon)
 
 
+def test_a_matryoshka_averages_errors_and_penalties_over_its_prefixes() -> None:
+    sae, x = made(Matryoshka(L1(0.3), (4, 9)), unit_norm=False, decoder_norm=2.0), signals()
+    with torch.no_grad():
+        out = sae.train()(x)
+        recons = [out.codes[:, :p] @ sae.W_dec[:p] + sae.b_dec for p in (4, 9, 16)]
+        errors = [(r - x).square().sum(dim=1).mean() for r in recons]
+        penalties = [0.3 * 2.0 * out.codes[:, :p].sum(dim=1).mean() for p in (4, 9, 16)]
+    torch.testing.assert_close(out.losses["reconstruction"], torch.stack(errors).mean())
+    torch.testing.assert_close(out.losses["sparsity"], torch.stack(penalties).mean())
+    torch.testing.assert_close(out.recon, recons[-1])
+
+
 def test_dead_latents_get_gradients_from_the_auxiliary_loss_only() -> None:
     sae, x = made(TopK(1), aux=AuxK(k=3, dead_after=100)), signals()
     with torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsepriors.networks.schedules import constant, cosine, repeated, staircase
+from sparsepriors.networks.schedules import constant, cosine, repeated, staircase, trapezoid
 
 milestones = st.lists(st.integers(0, 100), max_size=5, unique=True).map(sorted)
 
@@ -51,3 +51,16 @@ def test_bad_input_is_named():
         staircase([3, 3])
     with pytest.raises(ValueError, match="length must be at least 1"):
         repeated(constant(), 0)
+
+
+@given(st.integers(1, 50), st.data())
+def test_a_trapezoid_rises_stays_and_falls(steps: int, data: st.DataObject) -> None:
+    warmup = data.draw(st.integers(0, steps - 1))
+    decay = data.draw(st.integers(0, steps - warmup))
+    factors = [trapezoid(steps, warmup=warmup, decay=decay, final=0.1)(i) for i in range(steps + 1)]
+    rise = [factors[i] for i in range(warmup)]
+    assert rise == pytest.approx([(i + 1) / warmup for i in range(warmup)])
+    assert factors[warmup:steps - decay] == [1.0] * (steps - decay - warmup)
+    fall = factors[steps - decay:]
+    assert all(a > b for a, b in zip(fall, fall[1:], strict=False))
+    assert factors[steps] == pytest.approx(0.1 if decay else 1.0)

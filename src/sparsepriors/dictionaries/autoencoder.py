@@ -269,9 +269,11 @@ class SparseAutoencoder(nn.Module):
         scaled = rows * self._scale()
         codes, pre = self._encode_few(scaled, training=self.training) or self._encode(scaled, None,
                                                                                       training=self.training)
-        recon, error = self._reconstruct(codes, scaled, generator)
+        nested = (self.prior.nested(self.n_latents, generator)
+                  if self.training and isinstance(self.prior, Matryoshka) else (self.n_latents,))
+        recon, error = self._reconstruct(codes, scaled, nested)
         losses = {"reconstruction": error}
-        self._weigh(losses, scaled, recon, codes, pre)
+        self._weigh(losses, scaled, recon, codes, pre, nested)
         return SAEOutput((recon / self._scale()).reshape(x.shape), codes,
                          None if pre is None else pre.reshape(*batch, -1), losses, batch)
 
@@ -435,14 +437,13 @@ class SparseAutoencoder(nn.Module):
     def _decode(self, codes: Tensor) -> Tensor:
         return codes @ self.W_dec + self.b_dec
 
-    def _reconstruct(self, codes: Tensor | Entries, x: Tensor,
-                     generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The reconstruction of scaled signals and its error, for a `Matryoshka` in training the mean over prefixes."""
-        if not (self.training and isinstance(self.prior, Matryoshka)):
+    def _reconstruct(self, codes: Tensor | Entries, x: Tensor, nested: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The reconstruction of scaled signals, and the mean error of those by nested prefixes of the latents."""
+        if len(nested) == 1:
             recon = write(codes, self.W_dec, self.b_dec) if isinstance(codes, Entries) else self._decode(codes)
             return recon, self._error(recon, x)
         recon, errors, first = self.b_dec.expand_as(x), [], 0
-        for last in self.prior.nested(self.n_latents, generator):
+        for last in nested:
             if isinstance(codes, Entries):
                 recon = recon + write(codes.between(first, last), self.W_dec, None)
             else:
@@ -455,15 +456,17 @@ class SparseAutoencoder(nn.Module):
         return (recon - x).square().sum(dim=-1).mean()
 
     def _weigh(self, losses: dict[str, Tensor], x: Tensor, recon: Tensor, codes: Tensor | Entries,
-               pre: Tensor | None) -> None:
-        """Add the sparsity penalty and the loss of dead latents where they apply."""
+               pre: Tensor | None, nested: tuple[int, ...]) -> None:
+        """Add the sparsity penalty, the mean over nested prefixes, and the loss of dead latents where they apply."""
         prior = self.code_prior
         if isinstance(codes, Tensor) and not isinstance(prior, Pursuit):
             assert pre is not None
             if isinstance(prior, CodePrior):
                 penalty = prior.penalty(codes, pre, self.decoder_norms(), self.state)
             else:
-                penalty = prior.value(codes * self.decoder_norms()).sum() / len(x)
+                weighted, places = codes * self.decoder_norms(), torch.arange(self.n_latents, device=codes.device)
+                values = [prior.value(torch.where(places < p, weighted, 0)).sum() for p in nested[:-1]]
+                penalty = torch.stack([*values, prior.value(weighted).sum()]).mean() / len(x)
             if penalty is not None:
                 losses["sparsity"] = self.sparsity_scale * penalty
         if self.aux is None or not self.training:

@@ -318,7 +318,7 @@ class Matryoshka(Prior):
     """Another prior of codes, in an encoder whose first latents have to reconstruct on their own.
 
     As a prior of one unknown it is the other prior; in training, the loss is the mean over nested prefixes of the
-    latents of the reconstruction error of each.
+    latents of the reconstruction error of each, and so is a penalty on the codes.
 
     Parameters
     ----------
@@ -327,8 +327,8 @@ class Matryoshka(Prior):
     prefixes
         Numbers of latents, increasing; the whole is one more prefix.
     draws
-        In place of ``prefixes``: so many are drawn for every batch without replacement, l latents with a probability
-        proportional to ``1 - (l / latents)^0.5`` decreasing, so that short ones are frequent.
+        In place of ``prefixes``: so many are drawn for every batch without replacement, a length l with probability
+        proportional to ``l^0.5 - (l - 1)^0.5``, so that short ones are frequent.
 
     References
     ----------
