@@ -1,4 +1,4 @@
-"""Priors of an encoder's codes: activations are proxes, thresholds follow batches, jumps have the published gradient."""
+"""Priors of codes: activations are proxes, thresholds follow batches, jumps have the published gradient."""
 
 from __future__ import annotations
 
