@@ -8,14 +8,14 @@ import scipy.sparse
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Lasso, LassoCV
+from sklearn.linear_model import Lasso, LassoCV, MultiTaskLasso, MultiTaskLassoCV
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sparsepriors.regression
-from sparsepriors.priors import L1, MCP, SLOPE, ElasticNet, Huber, Partition
+from sparsepriors.priors import L1, MCP, SLOPE, ElasticNet, GroupL2, Groups, Huber, Partition
 from sparsepriors.regression import SparseRegressor, SparseRegressorCV
 
 
@@ -34,7 +34,9 @@ def data():
 
 @pytest.mark.public_door   # scikit-learn passes what annotations forbid, on purpose
 @parametrize_with_checks([SparseRegressor(alpha=0.1), SparseRegressor(MCP(), alpha=0.1),
-                          SparseRegressorCV(n_alphas=3, cv=2), SparseRegressor(ElasticNet(), alpha=0.1)])
+                          SparseRegressorCV(n_alphas=3, cv=2), SparseRegressor(ElasticNet(), alpha=0.1),
+                          SparseRegressor(GroupL2(axis=-1), alpha=0.1),
+                          SparseRegressorCV(GroupL2(axis=-1), n_alphas=3, cv=2, tol=1e-13)])
 def test_scikit_learn_s_contract(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")   # what scikit-learn's own checks warn of
@@ -100,7 +102,7 @@ def test_robust_and_grouped_fits(data):
     assert SparseRegressor(MCP(), alpha=0.3).fit(*data).dual_gap_ == np.inf
     with pytest.raises(TypeError, match="loss must be None"):
         SparseRegressor(SLOPE(falling(120)), loss=Huber()).fit(X, y)
-    with pytest.raises(TypeError, match="separable priors and a Partition, got SLOPE"):
+    with pytest.raises(TypeError, match="got SLOPE for a response of shape"):
         SparseRegressorCV(SLOPE(falling(120))).fit(X, y)
 
 
@@ -109,7 +111,7 @@ def test_proximal_gradient_and_coordinate_descent_agree(data, monkeypatch):
     s = np.random.default_rng(2).random(len(y))
     want = SparseRegressor(ElasticNet(1.0, ridge=0.5), alpha=0.2, tol=1e-12).fit(X, y, s)
 
-    monkeypatch.setattr("sparsepriors.regression.estimators.by_columns", lambda prior, columns: False)
+    monkeypatch.setattr("sparsepriors.regression.estimators.by_columns", lambda prior, shape: False)
     got = SparseRegressor(ElasticNet(1.0, ridge=0.5), alpha=0.2, tol=1e-9).fit(X, y, s)
     np.testing.assert_allclose(got.coef_, want.coef_, atol=1e-5)
     assert got.intercept_ == pytest.approx(want.intercept_, abs=1e-6)
@@ -126,6 +128,55 @@ def test_cross_validation_agrees_with_scikit_learn(data):
     with joblib.parallel_config(backend="threading"):
         parallel = SparseRegressorCV(n_alphas=8, eps=0.05, tol=1e-9, cv=3, n_jobs=2).fit(X, y)
     assert np.array_equal(parallel.mse_path_, ours.mse_path_)
+
+
+@pytest.fixture(scope="module")
+def tasks(data):
+    rng = np.random.default_rng(3)
+    W = np.zeros((120, 3))
+    W[:5] = rng.standard_normal((5, 3)) * 3
+    return data[0], data[0] @ W + np.array([5.0, -1.0, 0.0]) + 0.5 * rng.standard_normal((60, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_several_responses_are_the_multi_task_lasso(tasks, dtype):
+    X, Y = tasks[0].astype(dtype), tasks[1].astype(dtype)
+    ours = SparseRegressor(GroupL2(axis=-1), alpha=0.3, tol=1e-10 if dtype == np.float64 else 1e-6).fit(X, Y)
+    theirs = MultiTaskLasso(alpha=0.3, tol=1e-10, max_iter=10000).fit(X.astype(float), Y.astype(float))
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-3 if dtype == np.float32 else 1e-6)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-3)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X.astype(float)), atol=1e-2)
+    assert ours.coef_.dtype == dtype
+    assert ours.score(X, Y) > 0.9
+    assert ours.sparse_coef_.shape == (3, 120)
+    again = SparseRegressor(GroupL2(axis=-1), alpha=0.3, tol=1e-6, warm_start=True).fit(X, Y)
+    assert again.fit(X, Y).n_iter_ == 1
+
+
+def test_rows_of_a_concave_prior_and_weights_for_several_responses(tasks):
+    X, Y = tasks
+    counts = np.arange(60) % 3
+    prior = Groups(MCP(gamma=3.0), axis=-1) * 2.0
+    a = SparseRegressor(prior, alpha=0.1, tol=1e-10).fit(X, Y, counts)
+    b = SparseRegressor(prior, alpha=0.1, tol=1e-10).fit(np.repeat(X, counts, 0), np.repeat(Y, counts, 0))
+    np.testing.assert_allclose(a.coef_, b.coef_, atol=1e-5)
+    assert (a.coef_.any(axis=0) == a.coef_.all(axis=0)).all()   # a feature serves all responses or none
+    with pytest.raises(ValueError, match="1d array"):
+        SparseRegressor(alpha=0.1).fit(X, Y)
+
+
+def test_path_and_cross_validation_of_several_responses(tasks):
+    X, Y = tasks
+    ours = SparseRegressorCV(GroupL2(axis=-1), n_alphas=6, eps=0.05, tol=1e-9, cv=3).fit(X, Y)
+    theirs = MultiTaskLassoCV(alphas=6, eps=0.05, tol=1e-9, cv=3, max_iter=20000).fit(X, Y)
+    np.testing.assert_allclose(ours.alphas_, theirs.alphas_, rtol=1e-9)
+    np.testing.assert_allclose(ours.mse_path_, theirs.mse_path_, rtol=1e-4)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
+    alphas, coefs, _ = SparseRegressor(GroupL2(axis=-1), tol=1e-9).path(X, Y, alphas=[0.5, 0.2])
+    assert coefs.shape == (3, 120, 2)
+    np.testing.assert_allclose(coefs[..., 1], MultiTaskLasso(alpha=0.2, tol=1e-10, max_iter=9999).fit(X, Y).coef_,
+                               atol=1e-5)
+    assert alphas.tolist() == [0.5, 0.2]
 
 
 def test_it_composes_with_scikit_learn(data):

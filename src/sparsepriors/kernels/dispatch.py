@@ -91,7 +91,7 @@ def arrays(*tensors: Tensor) -> list[np.ndarray]:
 
     Real tensors on the CPU; one that is contiguous shares its memory.
     """
-    return [t.detach().contiguous().numpy() for t in tensors]
+    return [(t.detach() if t.requires_grad else t).contiguous().numpy() for t in tensors]
 
 
 @dataclass(frozen=True)

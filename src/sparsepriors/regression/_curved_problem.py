@@ -79,8 +79,7 @@ class CurvedProblem(Problem):
         shrink = penalty.shrink(correlation)
         slope = shrink * slope
         dual = float(self.weights @ (self.loss.conjugate(slope) + slope * self.y))
-        conjugate = penalty.optimality(x, shrink * correlation, self.curvature, 0.0, 0.0)[2][2] - value
-        gap = objective + dual + conjugate
+        gap = objective + dual + penalty.conjugate(shrink * correlation)
         return Judgement(gap / max(self.worth, 1e-300), objective, v, correlation, violation, torch.ones_like(active),
                          gap)
 

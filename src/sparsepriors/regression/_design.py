@@ -111,7 +111,8 @@ class DenseDesign(Design):
         return (some * weights) @ some.mT
 
     def weighted_norms(self, weights: Tensor) -> Tensor:
-        return self._t.square().double() @ weights
+        # Without weights there is no need of a copy of all squares.
+        return self.squared_norms() if bool((weights == 1).all()) else self._t.square().double() @ weights
 
 
 class SparseDesign(Design):

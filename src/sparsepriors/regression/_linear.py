@@ -24,13 +24,13 @@ class Linear(RegressorMixin, BaseEstimator):
     """Checks of dense and sparse data with weights, and prediction by ``coef_`` and ``intercept_``."""
 
     coef_: np.ndarray
-    intercept_: float
+    intercept_: float | np.ndarray
 
     def predict(self, X: Any) -> np.ndarray:
-        """``X coef_ + intercept_``: ``(n,)``."""
+        """``X coef_ + intercept_``: ``(n,)``, or ``(n, tasks)`` after a fit to several responses."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
-        return X @ self.coef_ + self.intercept_
+        return X @ self.coef_.T + self.intercept_
 
     @property
     def sparse_coef_(self) -> Any:
@@ -42,12 +42,18 @@ class Linear(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.target_tags.multi_output = self._several()
+        tags.target_tags.single_output = not self._several()
         return tags
+
+    def _several(self) -> bool:
+        """Whether a response may have several columns."""
+        return False
 
     def _data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Tensor, Tensor | None, float]:
         """Design, response, weights that sum to n (None for equal ones), and n."""
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=[np.float64, np.float32], order="F",
-                             y_numeric=True)
+                             y_numeric=True, multi_output=self._several())
         weights = None
         if sample_weight is not None:
             s = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)

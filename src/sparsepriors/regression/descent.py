@@ -187,10 +187,10 @@ def largest_factor(A: object, y: Float[Tensor, " n *tasks"], prior: Prior, *,
     return high
 
 
-def by_columns(prior: Prior, columns: int) -> bool:
-    """Whether `coordinate_descent` takes this prior of vectors."""
+def by_columns(prior: Prior, shape: tuple[int, ...]) -> bool:
+    """Whether `coordinate_descent` takes this prior of coefficients of this shape, ``(p,)`` or ``(p, tasks)``."""
     try:
-        _ = group_form(prior, (columns,)) if grouped(prior) else form_of(prior, columns)
+        _ = group_form(prior, shape) if len(shape) == 2 or grouped(prior) else form_of(prior, shape[0])
     except TypeError:
         return False
     return True

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.operators import Matrix
-from sparsepriors.priors import L1, Prior, Scaled
+from sparsepriors.priors import L1, GroupL2, Groups, Prior, Scaled
 from sparsepriors.regression._linear import Linear
 from sparsepriors.regression.descent import by_columns, coordinate_descent, largest_factor, regularization_path
 from sparsepriors.solvers import Solution, proximal_gradient
@@ -46,9 +46,16 @@ class _Penalised(Linear):
         _checks.count("max_iter", self.max_iter, low=1)
         return prior, {"intercept": bool(self.fit_intercept), "tol": self.tol, "max_iter": self.max_iter}
 
+    def _several(self) -> bool:
+        prior = self.prior
+        while isinstance(prior, Scaled):
+            prior = prior.prior
+        return isinstance(prior, GroupL2 | Groups) and prior.axis in (-1, 1, (-1,), (1,))
+
     def _keep(self, found: Solution, dtype: Any, n: float) -> None:
-        self.coef_ = found.x.numpy().astype(dtype)
-        self.intercept_ = float(found.extras["intercept"])
+        self.coef_ = found.x.numpy().T.astype(dtype)
+        intercept = found.extras["intercept"]
+        self.intercept_ = intercept.numpy().astype(dtype) if intercept.ndim else float(intercept)
         self.n_iter_ = found.iterations
         self.certificate_ = found.certificate
         self.dual_gap_ = float(found.extras["gap"]) / n
@@ -65,7 +72,9 @@ class SparseRegressor(_Penalised):
     prior
         Any `Prior` of vectors; `L1` by default, which makes this the Lasso. Priors that `coordinate_descent`
         takes (separable ones, a convex one of one's own too, and a `Partition` into groups) are fitted by it, all
-        others (`SLOPE`) by proximal gradient, which takes dense X and squares only.
+        others (`SLOPE`) by proximal gradient, which takes dense X and squares only. With ``GroupL2(axis=-1)``, the
+        multi-task Lasso, or ``Groups(prior, axis=-1)`` the response may have several columns, and a feature serves
+        all of them or none.
     alpha
         Positive strength.
     loss
@@ -83,7 +92,7 @@ class SparseRegressor(_Penalised):
     Attributes
     ----------
     coef_, intercept_
-        ``(p,)`` and a number.
+        ``(p,)`` and a number; ``(tasks, p)`` and ``(tasks,)`` for a response of several columns.
     n_iter_, certificate_
         Rounds made, and what ``tol`` was compared with at the end.
     dual_gap_
@@ -111,7 +120,7 @@ class SparseRegressor(_Penalised):
         self.warm_start = warm_start
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to ``(n, p)`` X, dense or sparse, and ``(n,)`` y.
+        """Fit to ``(n, p)`` X, dense or sparse, and ``(n,)`` or, where the prior is of rows, ``(n, tasks)`` y.
 
         Raises
         ------
@@ -122,15 +131,14 @@ class SparseRegressor(_Penalised):
         _checks.positive("alpha", self.alpha)
         A, b, weights, n = self._data(X, y, sample_weight)
         scaled = Scaled(prior, self.alpha * n)
-        x0 = torch.from_numpy(np.asarray(self.coef_, dtype=np.float64)) if self.warm_start and hasattr(
+        x0 = torch.from_numpy(np.asarray(self.coef_.T, dtype=np.float64)) if self.warm_start and hasattr(
             self, "coef_") else None
-        if by_columns(prior, A.shape[1]):
+        if by_columns(prior, (A.shape[1], *b.shape[1:])):
             found = coordinate_descent(A, b, scaled, weights=weights, loss=self.loss, x0=x0, **options)
         else:
             found = self._by_gradient(A, b, scaled, weights, x0, options)
         self._keep(found, np.float32 if A.dtype in (torch.float32, np.float32) else np.float64, n)
         return self
-
 
     def path(self, X: Any, y: Any, sample_weight: Any = None, *, alphas: Any = None, n_alphas: int = 100,
              eps: float = 1e-3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,7 +152,8 @@ class SparseRegressor(_Penalised):
         Returns
         -------
         tuple
-            ``(n_alphas,)`` strengths, ``(p, n_alphas)`` coefficients and ``(n_alphas,)`` certificates.
+            ``(n_alphas,)`` strengths, ``(p, n_alphas)`` or ``(tasks, p, n_alphas)`` coefficients and ``(n_alphas,)``
+            certificates.
 
         Raises
         ------
@@ -154,7 +163,7 @@ class SparseRegressor(_Penalised):
         prior, options = self._options()
         A, b, weights, n = self._data(X, y, sample_weight)
         shared = {"weights": weights, "intercept": bool(self.fit_intercept)}
-        if by_columns(prior, A.shape[1]):
+        if by_columns(prior, (A.shape[1], *b.shape[1:])):
             alphas = _strengths(alphas, n_alphas, eps,
                                 lambda: largest_factor(A, b, prior, loss=self.loss, **shared) / n)
             found = list(regularization_path(A, b, prior, [float(a) * n for a in alphas], weights=weights,
@@ -165,7 +174,7 @@ class SparseRegressor(_Penalised):
             for a in alphas:
                 found.append(self._by_gradient(A, b, Scaled(prior, float(a) * n), weights, x0, options))
                 x0 = found[-1].x
-        return alphas, np.stack([f.x.numpy() for f in found], axis=1), np.array([f.certificate for f in found])
+        return alphas, np.stack([f.x.numpy().T for f in found], axis=-1), np.array([f.certificate for f in found])
 
     def _by_gradient(self, A: Any, b: Tensor, prior: Prior, weights: Tensor | None, x0: Tensor | None,
                      options: dict[str, Any]) -> Solution:
@@ -180,7 +189,8 @@ class SparseRegressorCV(_Penalised):
     Parameters
     ----------
     prior
-        One that `coordinate_descent` takes: separable or a `Partition`; `L1` by default.
+        One that `coordinate_descent` takes: separable, a `Partition`, or for a response of several columns
+        ``GroupL2(axis=-1)`` and ``Groups(prior, axis=-1)``; `L1` by default.
     eps, n_alphas
         The path falls in ``n_alphas`` equal ratios from the least strength with a zero solution to ``eps`` times it.
     alphas
@@ -197,7 +207,7 @@ class SparseRegressorCV(_Penalised):
     alpha_, alphas_
         The chosen strength and all of them, falling.
     mse_path_
-        ``(n_alphas, folds)`` mean squared errors on the held-out folds.
+        ``(n_alphas, folds)`` mean squared errors on the held-out folds, over all columns of the response.
     coef_, intercept_, n_iter_, certificate_
         Of the fit to all data.
     """
@@ -216,7 +226,7 @@ class SparseRegressorCV(_Penalised):
         self.max_iter = max_iter
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to ``(n, p)`` X, dense or sparse, and ``(n,)`` y.
+        """Fit to ``(n, p)`` X, dense or sparse, and ``(n,)`` or, where the prior is of rows, ``(n, tasks)`` y.
 
         Raises
         ------
@@ -225,8 +235,10 @@ class SparseRegressorCV(_Penalised):
         """
         prior, options = self._options()
         A, b, weights, n = self._data(X, y, sample_weight)
-        if not by_columns(prior, A.shape[1]):
-            raise TypeError(f"coordinate descent takes separable priors and a Partition, got {type(prior).__name__}")
+        if not by_columns(prior, (A.shape[1], *b.shape[1:])):
+            raise TypeError("coordinate descent takes separable priors, a Partition, and priors of the rows of several "
+                            f"responses' coefficients, got {type(prior).__name__} for a response of shape "
+                            f"{tuple(b.shape)}")
         splitter: Any = check_cv(self.cv)
         folds = list(splitter.split(np.empty((len(b), 1)), b.numpy()))
         self.alphas_ = _strengths(self.alphas, self.n_alphas, self.eps, lambda: largest_factor(
@@ -263,11 +275,12 @@ def _held_out(A: Any, b: Tensor, weights: Tensor | None, prior: Prior, alphas: n
     scale = float(len(train)) if s is None else float(s.sum())
     design, new = (A[rows] if isinstance(A, Tensor) else A[rows.numpy()] for rows in (inside, held))
     path = regularization_path(design, b[inside], prior, [float(a) * scale for a in alphas], weights=s, **options)
-    away = torch.ones_like(b[held]) if weights is None else weights[held]
+    away = torch.ones(len(test), dtype=torch.float64) if weights is None else weights[held]
     errors = []
     for found in path:
         guess = torch.from_numpy(new @ found.x.numpy()) if not isinstance(new, Tensor) else new.double() @ found.x
-        errors.append(float((away * (guess + found.extras["intercept"] - b[held]).square()).sum() / away.sum()))
+        off = (guess + found.extras["intercept"] - b[held]).square().reshape(len(guess), -1).mean(dim=1)
+        errors.append(float(away @ off / away.sum()))
     return np.asarray(errors)
 
 

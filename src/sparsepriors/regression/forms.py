@@ -52,6 +52,10 @@ class Form(Protocol):
         """The factor, at most 1, that makes q feasible in the dual."""
         ...
 
+    def conjugate(self, q: Tensor) -> float:
+        """The penalty's conjugate at a q that is feasible."""
+        ...
+
     def minimise(self, gram: Tensor, linear: Tensor, u: Tensor, q: Tensor, tol: float) -> Tensor:
         """The minimiser of ``1/2 u.G u - linear.u + penalty(u)``, G being the first rows and columns of ``gram``.
 
@@ -89,6 +93,8 @@ class Separable:
         return violation, active, numbers.tolist()
 
     def value(self, x: Tensor) -> float:
+        if self.kind == Penalty.elastic:
+            return self.factor * float(self.weight @ x.abs() + 0.5 * (self.second @ x.square()))
         one = torch.ones_like(x)
         return self.optimality(x, x, one, 0.0, 0.0)[2][1]
 
@@ -99,6 +105,14 @@ class Separable:
         w, reach = self.factor * self.weight, q if self.kind == Penalty.positive else q.abs()
         bound = torch.where((self.second == 0) & (reach > w), w / reach, 1.0)
         return float(bound.min()) if bound.numel() else 1.0
+
+    def conjugate(self, q: Tensor) -> float:
+        some = self.second > 0
+        if not bool(some.any()):
+            return 0.0
+        reach = q if self.kind == Penalty.positive else q.abs()
+        over = torch.relu(reach - self.factor * self.weight)[some]
+        return float((over.square() / (2 * self.factor * self.second[some])).sum())
 
     def minimise(self, gram: Tensor, linear: Tensor, u: Tensor, q: Tensor, tol: float) -> Tensor:
         for _ in range(_CALLS):
@@ -158,6 +172,9 @@ class ByProx:
         return self.optimality(x, q, curvature, 0.0, 0.0)[2][0]
 
     def shrink(self, q: Tensor) -> float:
+        raise TypeError(f"the conjugate of {type(self.prior).__name__} is not known")
+
+    def conjugate(self, q: Tensor) -> float:
         raise TypeError(f"the conjugate of {type(self.prior).__name__} is not known")
 
     def minimise(self, gram: Tensor, linear: Tensor, u: Tensor, q: Tensor, tol: float) -> Tensor:
