@@ -16,7 +16,7 @@ from sparsepriors.kernels.dispatch import native_for
 _LARGEST_GRAM = 2**28    # entries
 _SQUARES = 1e3           # of rounding errors of a squared length, below which a tolerance takes residuals themselves
 _GATHERED = 2**17        # entries of atoms that are held at once, so that they stay in the cache
-_DEPENDENT = 1e-5        # of a signal's norm: correlations below are rounding, in float32, once its atoms are fitted
+_DEPENDENT = 100         # units of rounding, times the norms, below which a correlation with what a fit leaves is noise
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,11 @@ def _choose(x: Tensor, dictionary: Tensor, steps: int, tol: float, nonneg: bool,
             break
         v = torch.where(going, v, 0)
         r = torch.addcmul(r, v[:, None], dictionary[index], value=-1)
-        again = (torch.stack(taken) == index).any(dim=0) if stop_on_repeat and taken else ~going
-        taken.append(torch.where(going, index, -1))
+        now = torch.where(going, index, -1)
+        if stop_on_repeat and taken:
+            going = going & ~(torch.stack(taken) == index).any(dim=0)
+        taken.append(now)
         values.append(v)
-        going = going & ~again
     if not taken:
         return x.new_zeros((len(x), 0), dtype=torch.int64), x.new_zeros((len(x), 0)), r
     return torch.stack(taken, dim=1), torch.stack(values, dim=1), r
@@ -207,7 +208,8 @@ def _orthogonal(x: Tensor, dictionary: Tensor, steps: int, tol: float, nonneg: b
     """Orthogonal matching pursuit: the fits of the way without gradients, the last one with."""
     atoms = x.new_full((len(x), 0), -1, dtype=torch.int64)
     with torch.no_grad():
-        least = _DEPENDENT * torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(dictionary, dim=1).max()
+        noise = _DEPENDENT * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(dictionary, dim=1).max()
+        least = noise * torch.linalg.vector_norm(x, dim=1)
         r, going = x, torch.ones(len(x), dtype=torch.bool, device=x.device)
         for _ in range(steps):
             going = going & (torch.linalg.vector_norm(r, dim=1) >= tol)
