@@ -146,7 +146,7 @@ def dictionary_learning(name: str, n: int, batches: list[Tensor], aux: AuxK | No
     if module is None or where is None:
         return None
     made = getattr(module, where[1])(steps=10**6, activation_dim=D, dict_size=n, k=K, layer=0, lm_name="", lr=RATE,
-                                     warmup_steps=1, seed=0, device="cpu")
+                                     warmup_steps=0, seed=0, device="cpu")
     begin(made.ae.decoder.weight.mT, made.ae.encoder.weight, made.ae.encoder.bias, aux)
     if aux is not None:
         made.dead_feature_threshold = aux.dead_after

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from sparsepriors.dictionaries import AuxK, SparseAutoencoder, fit, geometric_median
 from sparsepriors.dictionaries.learning import random_atoms
+from sparsepriors.dictionaries.sources import mapped
+from sparsepriors.networks.train_loop import Hook, TrainLoop
 from sparsepriors.priors import L1, BatchTopK, JumpReLU, Matryoshka, Prior, TopK
 
 
@@ -77,6 +79,59 @@ def test_files_and_iterables_are_sources(tmp_path) -> None:
         fit(fresh(TopK(2)), iter(x.split(128)), steps=8)
 
 
+def test_dead_latents_begin_again_at_badly_reconstructed_signals() -> None:
+    x, _ = planted(512)
+    sae = fresh(TopK(2), aux=AuxK(dead_after=64))
+    with torch.no_grad():
+        sae.b_enc[:10] = -100.0
+    seen: list[Tensor] = []
+
+    class Look(Hook):
+        def after_step(self, loop: TrainLoop) -> None:
+            if loop.step == 3:
+                seen.extend(p.detach().clone() for p in (sae.W_dec, sae.W_enc, sae.b_enc, sae.b_dec))
+                seen.append(loop.optimizer.state[sae.W_dec]["exp_avg"].clone())
+
+    fit(sae, [x[:64]], steps=4, lr=1e-2, resample_every=3, hooks=[Look()])
+    W_dec, W_enc, b_enc, b_dec, moment = seen
+    towards = torch.nn.functional.normalize(x[:64] - b_dec, dim=1)
+    cosines = W_dec[:10] @ towards.mT
+    torch.testing.assert_close(cosines.amax(dim=1), torch.ones(10))
+    assert len(set(cosines.argmax(dim=1).tolist())) == 10
+    torch.testing.assert_close(torch.nn.functional.normalize(W_enc[:10], dim=1), W_dec[:10])
+    assert W_enc[:10].norm(dim=1).tolist() == pytest.approx([0.2 * float(W_enc[10:].norm(dim=1).mean())] * 10, rel=0.1)
+    assert not bool(b_enc[:10].any())
+    assert not bool(moment[:10].any())
+    assert bool(moment[10:].any())
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [("mean square", lambda x: x.square().sum(1).mean() ** -0.5),
+                                               ("mean norm", lambda x: 4 / x.norm(dim=1).mean()), (2.0, lambda x: 2.0)])
+def test_the_input_scale_is_that_of_the_first_batch(asked, wanted) -> None:
+    x, _ = planted(256)
+    sae = fresh(TopK(2))
+    fit(sae, [x], steps=1, input_scale=asked, bias="mean")
+    assert float(sae.input_scale) == pytest.approx(float(wanted(x)), rel=1e-6)
+
+
+def test_a_schedule_weighs_the_penalty() -> None:
+    x, _ = planted(256)
+    trace = fit(fresh(L1(0.5)), [x], steps=4, lr=1e-12, sparsity_schedule=lambda step: step / 2).trace["sparsity"]
+    assert trace == pytest.approx([0, trace[2] / 2, trace[2], 1.5 * trace[2]], rel=1e-4)
+    assert trace[2] > 0
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path) -> None:
+    (tmp_path / "text.npy").write_bytes(b"not an array")
+    (tmp_path / "text.safetensors").write_bytes(b"nor tensors")
+    (tmp_path / "x.csv").write_text("1,2")
+    safetensors.torch.save_file({"a": torch.ones(2, 2), "b": torch.ones(2, 2)}, tmp_path / "two.safetensors")
+    for name, words in (("text.npy", "not a readable array"), ("text.safetensors", "not a readable safetensors file"),
+                        ("x.csv", "must end in .npy or .safetensors"), ("two.safetensors", "must hold one tensor or")):
+        with pytest.raises(ValueError, match=words):
+            mapped(tmp_path / name)
+
+
 def test_the_geometric_median_resists_outliers() -> None:
     g = torch.Generator().manual_seed(0)
     points = torch.randn(200, 3, generator=g, dtype=torch.float64)
@@ -107,5 +162,10 @@ def test_bad_trainings_are_refused(tmp_path) -> None:
             (x, {"batch": 129}, ValueError, "batch must be from 1 to 128")):
         with pytest.raises(error, match=words):
             fit(sae, source, **{"steps": 2, "batch": 32, **options})
+    for points in (torch.empty(0, 2), torch.ones(3)):
+        with pytest.raises(ValueError, match="points must have shape"):
+            geometric_median(points)
+    with pytest.raises(TypeError, match="sae must be a SparseAutoencoder"):
+        fit([torch.nn.Linear(2, 2)], x, steps=1)
     with pytest.raises(ValueError, match="different autoencoders"):
         fit([sae, sae], x, steps=1, batch=8)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from sparsepriors.dictionaries.activations import ActivationBuffer, ActivationShards, HookPoint, write_shards
-from sparsepriors.dictionaries.autoencoder import SAEOutput, SparseAutoencoder
+from sparsepriors.dictionaries.autoencoder import SparseAutoencoder
 from sparsepriors.dictionaries.auxiliary import AuxK
 from sparsepriors.dictionaries.coding import Codes, calibrate_weight, refit, sparse_codes
 from sparsepriors.dictionaries.crosscoder import Crosscoder, batch_topk_crosscoder, l1_crosscoder
@@ -19,6 +19,7 @@ from sparsepriors.dictionaries.interventions import Conversations, Divergence, c
 from sparsepriors.dictionaries.latent_scaling import LatentScaling, latent_scaling
 from sparsepriors.dictionaries.learning import DictionaryLearner
 from sparsepriors.dictionaries.model_diff import LatentClass, LatentReport, delta_norm, find_twins, latent_report
+from sparsepriors.dictionaries.output import SAEOutput
 from sparsepriors.dictionaries.paired_activations import PairedActivations
 from sparsepriors.dictionaries.pursuit import MatchingPursuit, encode_path
 from sparsepriors.dictionaries.receptive_fields import GaborFit, gabor_fit, orientation_selectivity

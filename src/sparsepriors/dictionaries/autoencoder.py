@@ -16,54 +16,13 @@ from torch import Tensor, nn
 from sparsepriors import _checks, _files
 from sparsepriors.dictionaries.auxiliary import AuxK
 from sparsepriors.dictionaries.entries import Entries, added, choose, read, write
+from sparsepriors.dictionaries.output import SAEOutput
 from sparsepriors.kernels.dispatch import native_for
 from sparsepriors.priors import CodePrior, Matryoshka, Prior, Pursuit, TopK
 
 _FORMAT = "sparsepriors-autoencoder-1"
 _LONGEST_WINDOW = 10_000_000
 _FEW = 0.25   # share of nonzeros up to which products with codes touch their entries only
-
-
-class SAEOutput:
-    """What an autoencoder makes of a batch.
-
-    Attributes
-    ----------
-    recon
-        Reconstruction, the shape and scale of the input.
-    pre_codes
-        Pre-activations ``(..., latents)``; ``None`` where there is no encoder. They have no gradient where ``entries``
-        are given.
-    losses
-        Scalars: ``reconstruction`` (the squared error, summed over a signal, mean over the batch, of the scaled
-        signals), and where they apply ``sparsity`` and ``auxiliary``, with their weights.
-    loss
-        Their sum.
-    entries
-        The nonzeros of the codes, batch axes flattened, where the prior chose few of them; else ``None``.
-    """
-
-    def __init__(self, recon: Tensor, codes: Tensor | Entries, pre_codes: Tensor | None, losses: dict[str, Tensor],
-                 batch: tuple[int, ...]) -> None:
-        self.recon, self.pre_codes, self.losses = recon, pre_codes, losses
-        self.loss = torch.stack(tuple(losses.values())).sum()
-        self.entries = codes if isinstance(codes, Entries) else None
-        self._codes = None if isinstance(codes, Entries) else codes
-        self._batch = batch
-
-    @property
-    def codes(self) -> Tensor:
-        """``(..., latents)``, with gradients."""
-        if self._codes is None:
-            assert self.entries is not None
-            self._codes = self.entries.dense()
-        return self._codes.reshape(*self._batch, self._codes.shape[-1])
-
-    @property
-    def l0(self) -> float:
-        """Mean number of nonzeros of a sample."""
-        count = int(self.codes.count_nonzero()) if self.entries is None else len(self.entries.indices)
-        return count / max(1, math.prod(self._batch))
 
 
 class SparseAutoencoder(nn.Module):
@@ -135,6 +94,10 @@ class SparseAutoencoder(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        taken = SparseAutoencoder._registry.get(cls.__name__)
+        if taken is not None and taken.__module__ != cls.__module__:
+            raise TypeError(f"{cls.__module__}.{cls.__name__} needs another name: folders say {cls.__name__!r} for "
+                            f"{taken.__module__}.{cls.__name__}")
         SparseAutoencoder._registry[cls.__name__] = cls
 
     def __init__(self, d_in: int, n_latents: int, prior: Prior | None = None, *, aux: AuxK | None = None,

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparsepriors import _checks
-from sparsepriors.dictionaries.autoencoder import SAEOutput, SparseAutoencoder
+from sparsepriors.dictionaries.autoencoder import SparseAutoencoder
+from sparsepriors.dictionaries.output import SAEOutput
 from sparsepriors.dictionaries.sources import Source, batches_of
 from sparsepriors.networks.schedules import Schedule, trapezoid
 from sparsepriors.networks.train_loop import Hook, Training, TrainLoop, TrainState
