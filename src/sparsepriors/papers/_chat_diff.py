@@ -25,11 +25,12 @@ from sparsepriors.dictionaries.metrics import fvu, l0
 from sparsepriors.dictionaries.model_diff import ranks_by_specificity
 from sparsepriors.networks.schedules import trapezoid
 from sparsepriors.papers._chat_pair import Pair, PairSizes, Texts, cross_entropy, cut
-from sparsepriors.papers._planted_pairs import auc
+from sparsepriors.papers._planted_pairs import LEANING, auc
 
 _RATE = 1e-3
 _RANDOM_HALVES = 5
 _LOOKED = 5              # every so many tokens of those learned from are looked at for the report
+_FEWEST = 8              # latents to rank where fewer lean
 _LEAST_FREQUENT = 2e-4   # share of tokens in which a latent must fire to be ranked
 
 
@@ -47,8 +48,6 @@ class DiffSizes:
         Of the crosscoder.
     batch, steps
         Of its training.
-    leaning
-        How many of the latents that lean most to the fine-tuned model are ranked by Latent Scaling and patched.
     chats
         Held-out dialogues that predictions are compared on.
     """
@@ -59,7 +58,6 @@ class DiffSizes:
     k: int
     batch: int
     steps: int
-    leaning: int
     chats: int
 
 
@@ -172,8 +170,10 @@ class Diff:
         return {"codes": float(codes[on].sum() / codes.sum()), "tokens": float(on.double().mean())}
 
     def _leaning(self, report: LatentReport) -> Tensor:
+        """Latents that are ranked and patched, the most leaning first."""
         delta = torch.where(report.frequency >= _LEAST_FREQUENT, report.delta, -1)
-        return delta.argsort(descending=True, stable=True)[:self.sizes.leaning]
+        count = max(_FEWEST, int((delta > LEANING).sum()))
+        return delta.argsort(descending=True, stable=True)[:count]
 
     def _read(self, tokens: Tensor, keep: Tensor) -> PairedActivations:
         return PairedActivations(self.pair.base, self.pair.chat, tokens, self.pair.layer, keep)

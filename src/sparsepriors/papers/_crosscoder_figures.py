@@ -56,7 +56,7 @@ def draw_chat(run: Run, diff: dict[str, Any], patched: dict[str, dict[str, float
     shade = middle.scatter([nu[1] for nu in diff["leaning_nu"]], [nu[0] for nu in diff["leaning_nu"]], s=22,
                            c=diff["leaning_delta"], cmap="viridis")
     _ratios(middle)
-    middle.set_title("latents that lean most to the fine-tuned model")
+    middle.set_title("latents that lean to the fine-tuned model")
     figure.colorbar(shade, ax=middle, label="relative norm difference")
     left_over = {**patched, "random half": {
         part: fmean(kl[part] for name, kl in patched.items() if name.startswith("random half"))

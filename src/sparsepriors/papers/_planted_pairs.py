@@ -17,7 +17,9 @@ from sparsepriors.networks.schedules import trapezoid
 
 _BATCH, _RATE, _CLIP = 256, 2e-3, 1.0
 _DEAD_WINDOW = 100   # batches
-_LEANING = 0.6       # relative norm difference above which a latent leans to the second model
+
+LEANING = 0.6
+"""Relative norm difference above which a latent leans to the second model."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Planted:
         true = kind[chosen] == Kind.SECOND_ONLY
         own = (self.features.kind == Kind.SECOND_ONLY).sum()
         nu = report.nu[chosen]
-        leaning = report.alive & (report.delta > _LEANING)
+        leaning = report.alive & (report.delta > LEANING)
         specific = report.specific()
         return {
             "fvu": fvu(self.held, coder.decode(codes)), "l0": l0(codes), **report.counts(),
