@@ -30,6 +30,7 @@ def draw_planted(run: Run, l1: dict[str, Any], topk: dict[str, Any]) -> None:
         left.hist(row["delta"], bins=_EDGES, histtype="step", color=colour, linewidth=1.6,
                   label=f"{name}: {row['chat_only']} chat-only, {row['false']} of them false")
     left.set(xlabel="relative norm difference: base only 0, shared 1/2, chat only 1", ylabel="latents", yscale="log")
+    left.set_ylim(top=8 * left.get_ylim()[1])   # room for the legend
     left.legend(fontsize=8, frameon=False, loc="upper left")
     for ax, row, name in ((middle, l1, "L1"), (right, topk, "BatchTopK")):
         for kind, marker, colour in ((True, "o", _TOPK), (False, "x", _L1)):
@@ -53,10 +54,11 @@ def draw_chat(run: Run, diff: dict[str, Any], patched: dict[str, dict[str, float
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.4))
     left.hist(diff["delta"], bins=_EDGES, color=_TOPK)
     left.set(xlabel="relative norm difference", ylabel="latents", yscale="log")
+    left.set_title("base only 0, fine-tuned model only 1", fontsize=11)
     shade = middle.scatter([nu[1] for nu in diff["leaning_nu"]], [nu[0] for nu in diff["leaning_nu"]], s=22,
                            c=diff["leaning_delta"], cmap="viridis")
     _ratios(middle)
-    middle.set_title("latents that lean to the fine-tuned model")
+    middle.set_title("latents that lean to it", fontsize=11)
     figure.colorbar(shade, ax=middle, label="relative norm difference")
     left_over = {**patched, "random half": {
         part: fmean(kl[part] for name, kl in patched.items() if name.startswith("random half"))
@@ -67,6 +69,7 @@ def draw_chat(run: Run, diff: dict[str, Any], patched: dict[str, dict[str, float
     right.set_yticks(places, [_NAMES[b] for b in _BARS])
     right.invert_yaxis()
     right.set(xlabel="KL(fine-tuned || patched) per answer token, nats", title="what is patched into the base model")
+    right.title.set_fontsize(11)
     run.figure("chat", figure, caption=(
         f"A model fine-tuned on dialogues (one seed; cross-entropy of held-out answers {models['base_answers']:.2f} "
         f"before and {models['chat_answers']:.2f} after). Left: relative norm difference of the latents that fire. "
