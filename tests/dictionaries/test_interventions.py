@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dictionaries.paired_toy import TinyLM, ToyCoder, toy
+from sparsepriors.dictionaries.activations import HookPoint
 from sparsepriors.dictionaries.interventions import (
     CONTROLS,
     FIRST,
@@ -68,6 +69,21 @@ def test_the_divergence_is_that_of_the_definition():
     assert found.rest == pytest.approx(float(kl[:, FIRST:].mean()), rel=1e-4)
     short = Conversations(data.tokens[:, :8], data.answer[:, :8], data.template[:, :8])
     assert math.isnan(causal_kl(base, chat, coder, short, {"none": CONTROLS["none"]}, layer="first")["none"].rest)
+
+
+def test_a_hook_point_gives_what_came_and_passes_on_what_it_is_told():
+    model, tokens = TinyLM(0, tuples=True), conversations().tokens
+    point = HookPoint(model, "first")
+    seen, logits = point.run(tokens)
+    assert torch.equal(seen, point.read(tokens))
+    assert torch.equal(logits, model(tokens).detach())
+    _, changed = point.run(tokens, seen + 1)
+    assert torch.allclose(changed, model.head(model.second(seen + 1)[0]).detach(), atol=1e-5)
+    assert torch.equal(model(tokens).detach(), logits)     # the hook is gone
+    with pytest.raises(ValueError, match=r"replace must have shape \(6, 15, 5\), got \(6, 15, 4\)"):
+        point.run(tokens, seen[:, :, :4])
+    with pytest.raises(ValueError, match="side must be 'output'"):
+        HookPoint(model, "first", side="input").run(tokens)
 
 
 def test_patching_adds_the_difference_of_the_decoders():

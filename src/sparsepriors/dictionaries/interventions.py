@@ -119,10 +119,10 @@ class Conversations:
                 raise ValueError(f"{name} must have the shape of tokens, {tuple(self.tokens.shape)}, got "
                                  f"{tuple(mask.shape)}")
 
-    def batches(self, size: int) -> Iterable[Conversations]:
-        """The same conversations, some at a time."""
+    def batches(self, size: int, device: torch.device) -> Iterable[Conversations]:
+        """The same conversations, some at a time, on a device."""
         for parts in zip(*(t.split(size) for t in (self.tokens, self.answer, self.template)), strict=True):
-            yield Conversations(*parts)
+            yield Conversations(*(p.to(device) for p in parts))
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def causal_kl(base: nn.Module, chat: nn.Module, crosscoder: PairedCoder, data: C
     ----------
     base, chat
         Causal language models that are called with token ids and give logits, or an object with ``logits``; run in
-        evaluation mode.
+        evaluation mode, on the device of the crosscoder.
     crosscoder
         Of their activations, the base first.
     data
@@ -183,7 +183,7 @@ def causal_kl(base: nn.Module, chat: nn.Module, crosscoder: PairedCoder, data: C
         raise ValueError("data must hold at least one answer token after the first token, got none")
     sums = {name: torch.zeros(2, dtype=torch.float64) for name in changes}
     counts = torch.zeros(2, dtype=torch.float64)
-    for part in data.batches(batch):
+    for part in data.batches(batch, crosscoder.decoder.device):
         answers = part.answer[:, 1:]
         early = answers & (answers.cumsum(dim=1) <= FIRST)
         masks = (early, answers & ~early)

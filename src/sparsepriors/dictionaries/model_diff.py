@@ -251,7 +251,7 @@ def ranks_by_specificity(report: LatentReport, among: Sequence[int] | Tensor) ->
     chosen = torch.as_tensor(among)
     if chosen.numel() == 0:
         raise ValueError("among must name at least one latent, got none")
-    ranks = torch.zeros(len(chosen), dtype=torch.int64)
+    ranks = torch.zeros(len(chosen), dtype=torch.int64, device=chosen.device)
     for nu in (report.nu_error, report.nu_reconstruction):
         values = nu[chosen].nan_to_num(torch.inf)
         ranks += (values[:, None] > values).sum(dim=1)   # equal values share a rank

@@ -83,6 +83,11 @@ class Diff:
         found = self.texts.chats(self.sizes.pair.length, self.sizes.chats)
         return Conversations(found.tokens, found.answer, found.template)
 
+    @property
+    def device(self) -> torch.device:
+        """Of both models."""
+        return next(self.pair.base.parameters()).device
+
     def learn(self) -> Crosscoder:
         """A BatchTopK crosscoder of this pair."""
         sizes = self.sizes
@@ -94,15 +99,16 @@ class Diff:
     def empty(self) -> Crosscoder:
         """The crosscoder before it has learned."""
         width = self.pair.base.get_submodule(self.pair.layer).get_submodule("mlp.down_proj").get_parameter("weight")
-        return batch_topk_crosscoder(len(width), self.sizes.latents, self.sizes.k,
-                                     threshold_start=self.sizes.steps // 4, momentum=0.99,
-                                     generator=torch.Generator().manual_seed(self.seed))
+        coder = batch_topk_crosscoder(len(width), self.sizes.latents, self.sizes.k,
+                                      threshold_start=self.sizes.steps // 4, momentum=0.99,
+                                      generator=torch.Generator().manual_seed(self.seed))
+        return coder.to(self.device)
 
     def models(self) -> dict[str, Any]:
         """How well both models predict running text and answers."""
         found = self.texts.chats(self.sizes.pair.length, self.sizes.chats)
         plain = cut(self.texts.held_plain, self.sizes.pair.length, self.sizes.chats)
-        return {f"{name}_{what}": cross_entropy(model, tokens, wanted)
+        return {f"{name}_{what}": cross_entropy(model, tokens.to(self.device), wanted)
                 for name, model in (("base", self.pair.base), ("chat", self.pair.chat))
                 for what, tokens, wanted in (("plain", plain, None), ("answers", found.tokens, found.answer))}
 
@@ -166,7 +172,7 @@ class Diff:
         spoken = torch.zeros_like(found.template)
         spoken[:, 1:] = (found.answer.flip(1).cumsum(1).flip(1) > 0)[:, 1:]   # padding follows the last answer token
         codes = coder.encode(self._read(found.tokens, spoken).collect())[:, latents]
-        on = found.template[spoken]
+        on = found.template[spoken].to(codes.device)
         return {"codes": float(codes[on].sum() / codes.sum()), "tokens": float(on.double().mean())}
 
     def _leaning(self, report: LatentReport) -> Tensor:
@@ -176,4 +182,5 @@ class Diff:
         return delta.argsort(descending=True, stable=True)[:count]
 
     def _read(self, tokens: Tensor, keep: Tensor) -> PairedActivations:
-        return PairedActivations(self.pair.base, self.pair.chat, tokens, self.pair.layer, keep)
+        return PairedActivations(self.pair.base, self.pair.chat, tokens.to(self.device), self.pair.layer,
+                                 keep.to(self.device))

@@ -157,7 +157,9 @@ def cross_entropy(model: Any, tokens: Tensor, wanted: Tensor | None = None) -> f
     for start in range(0, len(tokens), _ROWS):
         rows = tokens[start:start + _ROWS]
         losses = _losses(model(rows).logits, rows)
-        mask = torch.ones_like(losses, dtype=torch.bool) if wanted is None else wanted[start:start + _ROWS, 1:]
+        mask = torch.ones_like(losses, dtype=torch.bool)
+        if wanted is not None:
+            mask &= wanted[start:start + _ROWS, 1:].to(mask.device)
         total, count = total + float(losses[mask].double().sum()), count + int(mask.sum())
     return total / count if count else math.nan
 

@@ -135,7 +135,7 @@ def _chat(run: Run, sizes: DiffSizes) -> tuple[dict[str, Any], ...]:
     coder = diff.empty()
     weights = run.tensors("crosscoder", lambda: _weights(diff))
     coder.load_state_dict(weights)
-    coder.to(run.device).eval()
+    coder.eval()
     quality = run.once("models", diff.models)
     described = run.once("diff", lambda: diff.describe(coder))
     ranked, leaning = described["by_specificity"], described["leaning"]
