@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsepriors.dictionaries import AuxK, SparseAutoencoder
+from sparsepriors.dictionaries import AuxK, Crosscoder, SparseAutoencoder
 from sparsepriors.priors import L1, BatchTopK, JumpReLU, LogSum, Matryoshka, Prior, TopK
 
 PRIORS = [TopK(3), BatchTopK(2.5), JumpReLU(0.3), L1(0.1), LogSum(0.1, 0.5), Matryoshka(BatchTopK(2.5), (4, 9)),
@@ -159,6 +159,14 @@ def test_bad_signals_are_refused() -> None:
         fresh.finalize()
 
 
+def test_a_folder_of_another_class_is_refused(tmp_path) -> None:
+    made(TopK(3)).save(tmp_path)
+    with pytest.raises(ValueError, match="holds a SparseAutoencoder, not a Crosscoder"):
+        Crosscoder.load(tmp_path)
+    with pytest.raises(TypeError, match="needs another name"):
+        type("Crosscoder", (SparseAutoencoder,), {"__module__": "elsewhere"})
+
+
 def test_damaged_folders_are_refused(tmp_path) -> None:
     made(TopK(3)).save(tmp_path)
     weights, cfg = tmp_path / "weights.safetensors", tmp_path / "cfg.json"
@@ -169,6 +177,7 @@ def test_damaged_folders_are_refused(tmp_path) -> None:
     weights.write_bytes(whole)
     for change, words in (({"architecture": "SparseAutoencodr"}, "did you mean 'SparseAutoencoder'"),
                           ({"n_latents": 8}, "does not hold a whole"), ({"surprise": 1}, "does not hold a whole"),
+                          ({"prior": {"kind": "TopKK"}}, "unknown Prior 'TopKK'"),
                           ({"format": "other"}, "does not describe an autoencoder")):
         cfg.write_text(json.dumps({**json.loads(text), **change}))
         with pytest.raises(ValueError, match=words):

@@ -1,9 +1,10 @@
 """What is believed about an unknown tensor."""
 
 from sparsepriors.priors.base import Prior
-from sparsepriors.priors.codes import BatchTopK, CodePrior, JumpReLU, Matryoshka, Pursuit, TopK
+from sparsepriors.priors.codes import BatchTopK, CodePrior, Matryoshka, Pursuit, TopK
 from sparsepriors.priors.combinators import Groups, Magnitude, PlugAndPlay, PlusQuadratic, Scaled, Translated
 from sparsepriors.priors.denoisers import Denoiser, UNet
+from sparsepriors.priors.jumprelu import JumpReLU
 from sparsepriors.priors.kv import (
     ChannelStructured,
     KVPattern,
