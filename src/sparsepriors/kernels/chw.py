@@ -90,6 +90,11 @@ class PackedCHW(Packed):
         """Output channels."""
         return self.bias.numel()
 
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.values.device
+
     @property
     def nnz(self) -> int:
         """Weights that are not zero."""

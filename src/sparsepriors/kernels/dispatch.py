@@ -147,10 +147,9 @@ def _instruction_sets(native: ModuleType) -> tuple[str, ...]:
 
 def code_path(instruction_set: str | None) -> str:
     """The instruction set of this name, or the first for None; `ValueError` if it is not to be had here."""
-    available = instruction_sets()
-    if instruction_set is None:
-        return available[0] if available else "reference"
-    return _checks.one_of("instruction_set", instruction_set, available)
+    if instruction_set is None:   # every call of every kernel comes by here
+        return "reference" if NATIVE is None else _instruction_sets(NATIVE)[0]
+    return _checks.one_of("instruction_set", instruction_set, instruction_sets())
 
 
 def native_for(*tensors: Tensor) -> ModuleType | None:

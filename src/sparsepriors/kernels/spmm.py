@@ -56,8 +56,8 @@ def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = ma
     shape = x.shape
     if len(shape) < 3 or shape[1] != packed.channels:
         raise ValueError(f"x must have shape (batch, {packed.channels}, *pixels), got {tuple(shape)}")
-    if x.device != packed.values.device:
-        raise ValueError(f"x must be on {packed.values.device} like the weights, got {x.device}")
+    if x.device != packed.device:
+        raise ValueError(f"x must be on {packed.device} like the weights, got {x.device}")
     if not lo <= hi:
         raise ValueError(f"lo must be at most hi, got {lo} and {hi}")
     path = code_path(instruction_set)
