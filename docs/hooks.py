@@ -30,7 +30,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _claims(slug: str) -> str:
-    data = _read(ROOT / "results" / f"{slug}.json")
+    path = ROOT / "results" / f"{slug}.json"
+    if not path.is_file() and (ROOT / "src" / "sparsepriors" / "papers" / f"{slug.replace('-', '_')}.py").is_file():
+        return f"*Not recorded yet; `sparsepriors run {slug}` measures it.*"
+    data = _read(path)
     lines = ["| claim | published | measured [95 % interval] | against | improvement [95 % interval] | n | verdict |",
              "|---|---|---|---|---|---|---|"]
     lines += [f"| {c['text']} | {c['published']} | {_interval(c['measured'])} "
