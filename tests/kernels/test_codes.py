@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsepriors import kernels
+from sparsepriors.kernels import codes as compiled_codes
 from sparsepriors.kernels import reference
 
 
@@ -50,3 +51,31 @@ def test_products_with_entries_are_those_with_dense_codes(seed: int, rows: int, 
     torch.testing.assert_close(kernels.sum_rows(atoms, starts, indices, values), codes @ atoms)
     torch.testing.assert_close(kernels.scatter_rows(left, starts, indices, values, n), codes.mT @ left)
     torch.testing.assert_close(kernels.dot_rows(left, atoms, starts, indices), (left @ atoms.mT)[places])
+
+
+@pytest.mark.public_door
+@pytest.mark.parametrize("compiled", [True, False])
+def test_entries_that_do_not_fit_are_refused(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(compiled_codes, "native_for", lambda *tensors: None)
+    rows, left = torch.ones(4, 3), torch.ones(2, 3)
+    starts, indices, values = torch.tensor([0, 1, 3]), torch.tensor([0, 1, 3], dtype=torch.int32), torch.ones(3)
+    assert kernels.sum_rows(rows, starts, indices, values).tolist() == [[1.0] * 3, [2.0] * 3]
+    for call, words in (
+            (lambda: kernels.sum_rows(rows, starts[None], indices, values), "starts must be a vector"),
+            (lambda: kernels.sum_rows(rows, starts[:0], indices, values), "starts must have at least one entry"),
+            (lambda: kernels.sum_rows(rows, starts, indices, values[:2]), "values must have an entry for each of 3"),
+            (lambda: kernels.sum_rows(rows[:3], starts, indices, values), "indices must name rows"),
+            (lambda: kernels.sum_rows(rows, starts + 1, indices, values), "starts must"),
+            (lambda: kernels.sum_rows(rows, torch.tensor([0, 4, 3]), indices, values), "starts must"),
+            (lambda: kernels.sum_rows(rows, torch.tensor([0, 1, 2]), indices, values), "starts must"),
+            (lambda: kernels.scatter_rows(rows, starts, indices, values, 4), "an entry more than the 4 rows"),
+            (lambda: kernels.scatter_rows(left, starts, indices, values, 3), "indices must name rows"),
+            (lambda: kernels.scatter_rows(left, starts, indices, values, -1), "count must be at least 0"),
+            (lambda: kernels.dot_rows(rows, rows, starts, indices), r"left must be \(2, 3\), got \(4, 3\)"),
+            (lambda: kernels.dot_rows(left, rows[:3], starts, indices), "indices must name rows")):
+        with pytest.raises(ValueError, match=words):
+            call()
+    for room in (0, 1):
+        with pytest.raises(FloatingPointError, match="NaN"):
+            kernels.largest_positive(torch.full((2, 2), torch.nan), room)
