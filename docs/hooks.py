@@ -30,10 +30,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _claims(slug: str) -> str:
-    path = ROOT / "results" / f"{slug}.json"
-    if not path.is_file() and (ROOT / "src" / "sparsepriors" / "papers" / f"{slug.replace('-', '_')}.py").is_file():
+    if _waits(slug):
         return f"*Not recorded yet; `sparsepriors run {slug}` measures it.*"
-    data = _read(path)
+    data = _read(ROOT / "results" / f"{slug}.json")
     lines = ["| claim | published | measured [95 % interval] | against | improvement [95 % interval] | n | verdict |",
              "|---|---|---|---|---|---|---|"]
     lines += [f"| {c['text']} | {c['published']} | {_interval(c['measured'])} "
@@ -45,7 +44,15 @@ def _claims(slug: str) -> str:
     return "\n".join(lines)
 
 
+def _waits(slug: str) -> bool:
+    """Whether this is an experiment without recorded evidence."""
+    module = ROOT / "src" / "sparsepriors" / "papers" / f"{slug.replace('-', '_')}.py"
+    return module.is_file() and not (ROOT / "results" / f"{slug}.json").is_file()
+
+
 def _figure(slug: str, name: str) -> str:
+    if _waits(slug):
+        return ""
     figure = next((f for f in _read(ROOT / "results" / f"{slug}.json")["figures"] if f["name"] == name), None)
     if figure is None:
         raise ValueError(f"results/{slug}.json has no figure {name!r}")
