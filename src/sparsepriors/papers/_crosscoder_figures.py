@@ -35,7 +35,7 @@ def draw_planted(run: Run, l1: dict[str, Any], topk: dict[str, Any]) -> None:
     for ax, row, name in ((middle, l1, "L1"), (right, topk, "BatchTopK")):
         for kind, marker, colour in ((True, "o", _TOPK), (False, "x", _L1)):
             points = [nu for nu, true in zip(row["chat_only_nu"], row["chat_only_true"], strict=True) if true is kind]
-            label = f"{'in the second model alone' if kind else 'in both models'} ({len(points)})"
+            label = f"{'in the second model alone' if kind else 'false'} ({len(points)})"
             ax.scatter([p[1] for p in points], [p[0] for p in points], marker=marker, s=26, color=colour, label=label)
         _ratios(ax)
         ax.set_title(f"chat-only latents of {name}")
@@ -73,8 +73,8 @@ def draw_chat(run: Run, diff: dict[str, Any], patched: dict[str, dict[str, float
     run.figure("chat", figure, caption=(
         f"A model fine-tuned on dialogues (one seed; cross-entropy of held-out answers {models['base_answers']:.2f} "
         f"before and {models['chat_answers']:.2f} after). Left: relative norm difference of the latents that fire. "
-        f"Middle: ratios of Latent Scaling. Right: divergence that is left when the fine-tuned model goes on from the "
-        f"base model's activations with these changes."))
+        f"Middle: ratios of Latent Scaling, but for those outside of the frame. Right: divergence that is left when "
+        f"the fine-tuned model goes on from the base model's activations with these changes."))
 
 
 def _ratios(ax: Axes) -> None:
