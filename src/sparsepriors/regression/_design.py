@@ -121,7 +121,9 @@ class SparseDesign(Design):
     def __init__(self, matrix: Any, roots: Tensor | None, centre: bool) -> None:
         import scipy.sparse
 
-        x: Any = scipy.sparse.csc_array(matrix, dtype=np.float64)
+        x = matrix
+        if x.format != "csc" or x.dtype != np.float64:
+            x = scipy.sparse.csc_array(matrix, dtype=np.float64)
         if not x.has_canonical_format:
             x = x.copy()
             x.sum_duplicates()

@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kPiece = 32;              // columns that one piece of work takes
 constexpr const char* kOutside = "rows must be from 0 to n - 1";
+constexpr size_t kShort = 16;              // entries of a column that is summed as it comes
 constexpr size_t kShared = size_t(1) << 17;  // products below which a thread is woken for longer than it helps
 
 // Every index is looked at before it is followed: a matrix from elsewhere may hold any.
@@ -63,6 +64,7 @@ Picked picked(const std::optional<Array<const int64_t>>& index, size_t columns) 
 
 template <class I>
 size_t entries_of(const Columns<I>& x, const Picked& index) {
+    if (!index.list) return x.count ? x.end(x.count - 1) : 0;
     size_t sum = 0;
     for (size_t i = 0; i < index.count; ++i) sum += x.end(index[i]) - x.begin(index[i]);
     return sum;
@@ -73,17 +75,21 @@ double entry(double v) {
     return squared ? v * v : v;
 }
 
-// Four sums, whose order does not depend on anything but the column.
+// One sum, or four of a longer column: their order does not depend on anything else.
 template <bool squared, class I>
 double product(const Columns<I>& x, size_t j, const double* r) {
-    double sums[4] = {};
     size_t e = x.begin(j);
     const size_t end = x.end(j);
+    double sums[4] = {};
+    if (end - e < kShort) {
+        for (; e < end; ++e) sums[0] += entry<squared>(x.values[e]) * r[x.row(e)];
+        return sums[0];
+    }
     typedef std::make_unsigned_t<I> U;
     const U last = static_cast<U>(std::min(x.height, static_cast<size_t>(std::numeric_limits<I>::max()) + 1)) - 1;
     U signs = 0;  // the first bit of a row below zero, or of what it lacks to the last one, if it is beyond
     for (size_t i = e; i < end; ++i) signs |= static_cast<U>(x.rows[i]) | (last - static_cast<U>(x.rows[i]));
-    require(end == e || static_cast<I>(signs) >= 0, kOutside);
+    require(static_cast<I>(signs) >= 0, kOutside);
     for (; e + 4 <= end; e += 4)
         for (size_t l = 0; l < 4; ++l) sums[l] += entry<squared>(x.values[e + l]) * r[x.rows[e + l]];
     for (; e < end; ++e) sums[0] += entry<squared>(x.values[e]) * r[x.rows[e]];
