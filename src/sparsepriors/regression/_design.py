@@ -121,7 +121,7 @@ class SparseDesign(Design):
     def __init__(self, matrix: Any, roots: Tensor | None, centre: bool) -> None:
         import scipy.sparse
 
-        x = matrix
+        x: Any = matrix
         if x.format != "csc" or x.dtype != np.float64:
             x = scipy.sparse.csc_array(matrix, dtype=np.float64)
         if not x.has_canonical_format:
@@ -146,7 +146,8 @@ class SparseDesign(Design):
 
     def _products(self, r: Tensor, index: Tensor | None = None, squared: bool = False) -> Tensor:
         """Products of columns, as they are stored or squared, with a vector or with several."""
-        return csc_products(self._values, self._at, self._starts, rows_of(r), index, squared).reshape(-1, *r.shape[1:])
+        found = csc_products(self._values, self._at, self._starts, rows_of(r), index, squared)
+        return found if r.ndim == 2 else found[:, 0]
 
     def correlate(self, r: Tensor, keep: Tensor | None = None) -> Tensor:
         if keep is None:
@@ -161,7 +162,7 @@ class SparseDesign(Design):
 
     def image(self, index: Tensor, x: Tensor) -> Tensor:
         image = csc_combination(self._values, self._at, self._starts, rows_of(x), index, self.rows)
-        image = image.reshape(-1, *x.shape[1:])
+        image = image if x.ndim == 2 else image[:, 0]
         if not self._centred:
             return image
         shift = self.means[index] @ x

@@ -92,12 +92,14 @@ def best_subset_path(A: object, y: Float[Tensor, " n"], sizes: Sequence[int], *,
     trace: dict[str, list[float]] = {"certificate": [0.0], "residual": [subset.residual]}
     for size in sizes:
         while len(subset.columns) < size:
-            grown, pursued = subset.grown(forward=True), pursuit.grown(forward=False)
-            if grown is None:
+            column, pursued = subset.addition(forward=True), pursuit.addition(forward=False)
+            if column is None:
                 break
-            subset = _improved(grown, max_iter)
+            both = pursuit is subset and pursued == column
+            subset = _improved(grown := subset.added(column), max_iter)
             if pursued is not None:
-                pursuit = pursued
+                pursuit = grown if both else pursuit.added(pursued)
+            if pursued is not None and not both:
                 subset = min(subset, _improved(pursuit, max_iter), key=lambda s: s.residual)
             trace["certificate"].append(subset.best_exchange()[0])
             trace["residual"].append(subset.residual)
@@ -146,6 +148,11 @@ class _Problem:
         """Products of some columns with every column."""
         return self._design.products(torch.tensor(columns, dtype=torch.long))
 
+    def square_gram(self, columns: Tensor) -> Tensor:
+        """Products of some columns with one another."""
+        scale = self.scale[columns]
+        return scale[:, None] * self._design.inner.gram(columns, columns) * scale
+
     def solution(self, subset: _Subset, trace: dict[str, list[float]]) -> Solution:
         """What the columns of a subset give."""
         x = torch.zeros(self.columns, dtype=torch.float64)
@@ -180,6 +187,7 @@ class _Subset:
         new = 1 - (self.cross * self.along).sum(dim=0)
         self.new = torch.where((new > _DEPENDENT) & (problem.scale > 0), new, 0.0)
         self.new[index] = 0.0
+        self._exchange: tuple[float, int, int] | None = None
 
     @property
     def independent(self) -> bool:
@@ -199,18 +207,19 @@ class _Subset:
             columns[at], cross[at] = column, row
         return _Subset(self.problem, columns, cross)
 
-    def grown(self, *, forward: bool) -> _Subset | None:
-        """The subset with one column more, None where no column is independent or nothing is left to explain.
+    def addition(self, *, forward: bool) -> int | None:
+        """The column to add, None where no column is independent or nothing is left to explain.
 
         With ``forward`` the one that takes most off the residual, else the one that correlates with it most, which is
         the choice of orthogonal matching pursuit.
         """
         gain = self.correlation.square() / (torch.where(self.new > 0, self.new, 1.0) if forward else 1.0)
         gain = torch.where(self.new > 0, gain, 0.0)
-        if not gain.numel() or self.exact or not bool((gain > 0).any()):
-            return None
-        best = int(gain.argmax())
-        return _Subset(self.problem, [*self.columns, best], torch.cat([self.cross, self.problem.gram([best])]))
+        return int(gain.argmax()) if gain.numel() and not self.exact and bool((gain > 0).any()) else None
+
+    def added(self, column: int) -> _Subset:
+        """The subset with one column more."""
+        return _Subset(self.problem, [*self.columns, column], torch.cat([self.cross, self.problem.gram([column])]))
 
     def best_exchange(self) -> tuple[float, int, int]:
         """The share of the residual that the best exchange of one column takes away, its place, and what comes in.
@@ -219,6 +228,11 @@ class _Subset:
         both change along one direction of the span, and the products of all columns with it are a row of ``along``
         over the root of M_jj, M the inverse Gram matrix.
         """
+        if self._exchange is None:
+            self._exchange = self._best_exchange()
+        return self._exchange
+
+    def _best_exchange(self) -> tuple[float, int, int]:
         if not self.columns or self.exact or not bool((self.new > 0).any()):
             return 0.0, 0, 0
         own = self.inverse.diagonal()[:, None]
@@ -235,13 +249,31 @@ class _Subset:
         A column inside is worth the square of its coefficient, one outside that of its correlation with the residual
         (the sacrifices of Zhu et al., for columns of norm 1).
         """
-        inside, outside = self.x.square(), torch.where(self.new > 0, self.correlation.square(), -1.0)
-        for count in range(2, min(_SPLICED, len(self.columns), int((self.new > 0).sum())) + 1):
-            trial = self.replaced(torch.topk(inside, count, largest=False).indices.tolist(),
-                                  torch.topk(outside, count).indices.tolist())
-            if trial.independent and trial.residual < (1 - _GAIN) * self.residual:
-                return trial
+        most = min(_SPLICED, len(self.columns), int((self.new > 0).sum()))
+        if most < 2:
+            return None
+        out = torch.topk(self.x.square(), most, largest=False).indices
+        into = torch.topk(torch.where(self.new > 0, self.correlation.square(), -1.0), most).indices
+        among = self.problem.square_gram(into)
+        for count in range(2, most + 1):
+            if self._residual_of(out[:count], into[:count], among[:count, :count]) < (1 - _GAIN) * self.residual:
+                trial = self.replaced(out[:count].tolist(), into[:count].tolist())
+                if trial.independent and trial.residual < (1 - _GAIN) * self.residual:
+                    return trial
         return None
+
+    def _residual_of(self, out: Tensor, into: Tensor, among: Tensor) -> float:
+        """Of the subset with these places taken by others, whose Gram matrix is ``among``; infinite if dependent."""
+        index = self.index.index_copy(0, out, into)
+        gram = self.cross[:, index]
+        gram[out] = self.cross[:, into].mT
+        gram[out[:, None], out] = among
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if int(failed):
+            return math.inf
+        c = self.problem.correlation[index]
+        half = torch.linalg.solve_triangular(factor, c[:, None], upper=False)
+        return self.problem.square - float(half.square().sum())
 
 
 def _improved(subset: _Subset, max_iter: int) -> _Subset:
