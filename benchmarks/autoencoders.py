@@ -180,8 +180,9 @@ def kept(loss: Callable[[Tensor], Tensor], x: Tensor, n: int) -> float:
     return sum(found.values()) / 1e6
 
 
-def unexplained(trainer: Trainer, x: Tensor) -> float:
+def unexplained(trainer: Trainer | None, x: Tensor) -> float:
     """Share of the variance that is left after training from the start."""
+    assert trainer is not None
     trainer[0]()
     with torch.no_grad():
         return fvu(x, trainer[2](x))
@@ -207,14 +208,14 @@ def compared(case: str, name: str, prior: Prior, aux: AuxK | None, n: int, batch
         timed = time_row(f"{case}, {n} latents", label, found, target=1.3)
         rows.append({**timed, "tokens_per_second": round(tokens * 1e3 / timed["ours"]),
                      "peer_tokens_per_second": round(tokens * 1e3 / timed["peer_value"])})
-        again, theirs_again = ours(prior, n, EPOCHS * batches, aux), build(name, n, EPOCHS * batches, aux)
-        assert theirs_again is not None
-        left, peer_left = (unexplained(t, batches[0]) for t in (again, theirs_again))
-        rows.append(row(f"{case}, {n} latents, after {EPOCHS * len(batches)} steps", "unexplained", round(left, 4),
-                        label, round(peer_left, 4), round(peer_left / left, 3)))
         held, peer_held = (kept(t[1], batches[0], n) for t in (mine, theirs))
         rows.append(row(f"{case}, {n} latents", "MB kept", round(held, 2), label, round(peer_held, 2),
                         round(peer_held / held, 2) if held else math.inf))
+        del mine, theirs    # wide ones take gigabytes
+        left = unexplained(ours(prior, n, EPOCHS * batches, aux), batches[0])
+        peer_left = unexplained(build(name, n, EPOCHS * batches, aux), batches[0])
+        rows.append(row(f"{case}, {n} latents, after {EPOCHS * len(batches)} steps", "unexplained", round(left, 4),
+                        label, round(peer_left, 4), round(peer_left / left, 3)))
     return rows
 
 
