@@ -49,7 +49,7 @@ def recovery(run: Run, tree: dict[float, dict[str, Any]], arms: Sequence[str]) -
             ax.plot(list(tree), [found[arm][name] for found in tree.values()], "o-", color=COLOURS[arm], label=arm)
         ax.set(title=title, xlabel="cosine within a level (rho)")
         _plain(ax)
-    figure.axes[0].legend(frameon=False)
+    figure.axes[0].legend(frameon=False, loc="lower left")
     run.figure("recovery", figure, caption=(
         "How well four autoencoders of equal activity find a tree of 20 features (one seed). Truly, children are "
         "orthogonal to their parents."))
