@@ -61,7 +61,9 @@ struct Variation {
 // up to the farthest neighbour, each with one more entry.
 template <class T>
 size_t variation_scratch(const Variation<T>& v, size_t parts) {
-    return (v.axes * parts + 2) * v.columns + (v.ahead() + 1) * parts * (v.columns + 1);
+    constexpr size_t line = kAlignment / sizeof(T);
+    const size_t entries = (v.axes * parts + 2) * v.columns + (v.ahead() + 1) * parts * (v.columns + 1);
+    return (entries + line - 1) / line * line;
 }
 
 template <class T>
