@@ -21,9 +21,9 @@ import scipy.sparse
 import scipy.special
 import torch
 from _paired import command, paired, row, time_row
-from sklearn.linear_model import Lasso, LogisticRegression
+from sklearn.linear_model import Lasso, LogisticRegression, MultiTaskLasso
 
-from sparsepriors.priors import L1, MCP, Partition, Prior
+from sparsepriors.priors import L1, MCP, GroupL2, Partition, Prior
 from sparsepriors.regression import coordinate_descent, logistic_regression, regularization_path
 
 Fit = Callable[[float], np.ndarray]
@@ -207,6 +207,33 @@ def groups(rows: int, columns: int) -> list[dict[str, Any]]:
     return found
 
 
+def tasks(rows: int, columns: int, count: int) -> list[dict[str, Any]]:
+    """Several responses on the same hundredth of the columns."""
+    X, _ = correlated(rows, columns)
+    rng = np.random.default_rng(1)
+    W = np.zeros((columns, count))
+    W[rng.choice(columns, columns // 100, replace=False)] = rng.standard_normal((columns // 100, count))
+    Y = X @ W + rng.standard_normal((rows, count))
+    A, B, found = torch.from_numpy(X), torch.from_numpy(Y), []
+    top = float(np.linalg.norm(X.T @ Y, axis=1).max())
+    for part in (5, 20):
+        alpha = top / part / rows
+
+        def gap(w: np.ndarray, weight: float = top / part) -> float:
+            r = Y - X @ w
+            shrink = min(1.0, weight / max(np.linalg.norm(X.T @ r, axis=1).max(), 1e-300))
+            square, size = float((r * r).sum()), float(np.linalg.norm(w, axis=1).sum())
+            dual = shrink * float((r * Y).sum()) - 0.5 * shrink**2 * square
+            return (0.5 * square + weight * size - dual) / (0.5 * float((Y * Y).sum()))
+
+        peers: dict[str, Fit] = {"scikit-learn MultiTaskLasso": lambda tol, alpha=alpha: MultiTaskLasso(
+            alpha=alpha, fit_intercept=False, tol=tol, max_iter=100_000).fit(X, Y).coef_.T}
+        prior = GroupL2(top / part, axis=-1)
+        found += compare(f"{count} responses, {rows} x {columns}, lambda_max / {part}",
+                         lambda prior=prior: coordinate_descent(A, B, prior, tol=GAP).x.numpy(), peers, gap)
+    return found
+
+
 def mcp(rows: int, columns: int) -> list[dict[str, Any]]:
     """MCP, columns of squared length n."""
     X, y = correlated(rows, columns)
@@ -269,13 +296,15 @@ def growth(quick: bool) -> list[dict[str, Any]]:
 
 def measure(quick: bool) -> list[dict[str, Any]]:
     if quick:
-        rows = [*lasso("100 x 400", *correlated(100, 400)), *groups(100, 400), *mcp(100, 400), *logistic(60, 300)]
+        rows = [*lasso("100 x 400", *correlated(100, 400)), *groups(100, 400), *tasks(60, 300, 3), *mcp(100, 400),
+                *logistic(60, 300)]
         return [*rows, *means(rows), *growth(True)]
     rows = []
     for shape in ((71, 4000), (500, 5000), (5000, 500)):
         rows += lasso(f"{shape[0]} x {shape[1]}", *correlated(*shape))
     rows += lasso("sparse 20000 x 18000", *counts(20000, 18000, 280_000))
-    rows += [*path("71 x 4000", *correlated(71, 4000)), *groups(500, 5000), *mcp(500, 5000), *logistic(60, 3000)]
+    rows += [*path("71 x 4000", *correlated(71, 4000)), *groups(500, 5000), *tasks(300, 2000, 10), *mcp(500, 5000),
+             *logistic(60, 3000)]
     return [*rows, *means(rows), *growth(False)]
 
 
