@@ -23,7 +23,7 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_p
     for name in ("fields", "errors"):
         assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 10_000
     judged = [r for r in rows if "refit_error" in r]
-    assert len(judged) == 12
+    assert len(judged) == 15
     for row in judged:
         assert row["active"] == pytest.approx(row["target"], rel=0.01)
         assert 0 < row["refit_error"] <= row["error"] < 1

@@ -100,7 +100,7 @@ class Sizes:
     units, more, many
         Atoms of the dictionaries; ``more`` for all penalties, ``many`` for soft thresholding.
     active
-        Active units; soft thresholding also learns with twice as many.
+        Active units; base dictionaries also learn with twice as many.
     batches, batch
         Patches that are learned from, each seen once.
     held
@@ -125,7 +125,7 @@ class Sizes:
 
 SIZES = {
     Scale.SMOKE: Sizes(8, 64, 96, 128, 4, 12, 100, 200, (2, 4, 8)),
-    Scale.DEFAULT: Sizes(10, 100, 300, 1000, 6, 240, 250, 600, (2, 3, 4, 6, 8, 12, 16)),
+    Scale.DEFAULT: Sizes(12, 144, 432, 1440, 8, 240, 250, 1200, (2, 4, 6, 8, 12, 16, 24)),
     Scale.FULL: Sizes(16, 500, 1000, 5000, 16, 4000, 250, 10_000, (4, 8, 16, 32, 64), RATE),
 }
 
@@ -158,11 +158,11 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     sizes = SIZES[scale]
     patches = _patches(run, sizes)
     base = {p: Arm(p, sizes.units, sizes.active, sizes.rate) for p in PENALTIES}
-    dense = Arm("soft", sizes.units, 2 * sizes.active, sizes.rate)
+    dense = {p: Arm(p, sizes.units, 2 * sizes.active, sizes.rate) for p in PENALTIES}
     more = {p: Arm(p, sizes.more, sizes.active, sizes.rate) for p in PENALTIES}
     many = Arm("soft", sizes.many, sizes.active, sizes.rate)
     published = () if sizes.rate == RATE else tuple(replace(base[p], rate=RATE) for p in ("soft", "CEL0"))
-    arms = (*base.values(), dense, *more.values(), many, *published)
+    arms = (*base.values(), *dense.values(), *more.values(), many, *published)
     atoms: dict[Arm, Tensor] = {}
     found: dict[Arm, dict[str, Any]] = {}
     with run.progress(len(arms), "learning dictionaries") as bar:
@@ -188,7 +188,7 @@ def run(scale: Scale, seed: int, run: Run) -> None:
         run.log(penalty=penalty, units=sizes.units, target=sizes.active, oriented=share[penalty],
                 **{k: v for k, v in look.items() if isinstance(v, float)})
     first, second = ({p: found[arm] for p, arm in group.items()} for group in (base, more))
-    _claims(run, first, found[dense], second, found[many])
+    _claims(run, first, found[dense["soft"]], second, found[many])
     run.claim("oriented", ours=min(share.values()), baseline=0.35)
     run.claim("gabor", ours=min(look["gabor_explained"] for look in looks.values()), baseline=noise["explained"])
     _draw_fields(run, sizes, {p: atoms[arm] for p, arm in base.items()}, first)
