@@ -124,7 +124,7 @@ class Sizes:
 _DEFAULT = {"text": 768, "pixels": 784, "features": 448}
 SIZES = {
     Scale.SMOKE: Sizes({0.1: 60}, 4000, dict.fromkeys(_DEFAULT, 128), 512, 256, 8, (4, SPARSE), 600, 5, 96),
-    Scale.DEFAULT: Sizes({0.0: 1500, 0.1: 1500, 0.4: 4000, 0.7: 3000}, 200_000, _DEFAULT, 16_000, 3000, 400,
+    Scale.DEFAULT: Sizes({0.0: 3000, 0.1: 3000, 0.4: 6000, 0.7: 6000}, 400_000, _DEFAULT, 16_000, 3000, 400,
                          (2, 4, SPARSE, 16), 8000, 200, 512),
     Scale.FULL: Sizes(dict.fromkeys((0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), 15_000), 3_000_000,
                       dict.fromkeys(_DEFAULT, 8192), 0, 50_000, 50_000, (SPARSE, 16, 32, 64), 0, 0, 8192),
