@@ -1,28 +1,11 @@
-import json
 import math
 
-import pytest
-
-from sparsepriors.papers import alisa, get
-from sparsepriors.runs import Run, Scale
+from sparsepriors.papers import alisa
+from sparsepriors.runs import Scale
 
 
-@pytest.fixture
-def experiment():
-    return get("alisa")
-
-
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [(tmp_path / "run" / name).read_text() for name in ("rows.json", "claims.json")]
-
-    texts = once(resume=False)
-    assert once(resume=True) == texts
-    rows, claims = map(json.loads, texts)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert (tmp_path / "run" / "figures" / "budget.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, claims = smoke("alisa", "budget")
     by = {(r["part"], r["method"], r.get("r")): r for r in rows}
     assert by["text", "dense", 1.0]["loss"] == 0.0
     for r in rows:

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 
@@ -14,19 +12,8 @@ SIZES = crosscoders.SIZES[Scale.SMOKE]
 
 
 @pytest.mark.slow
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
-    experiment = get("crosscoders")
-
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / f).read_text()) for f in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert once(resume=True) == [rows, claims]
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    for name in ("planted", "chat"):
-        assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, _ = smoke("crosscoders", "planted", "chat")
     planted = [r for r in rows if r["part"] == "planted"]
     assert [r["crosscoder"] for r in planted] == ["BatchTopK"] + ["L1"] * len(SIZES.planted.weights)
     assert sum(r["compared"] for r in planted) == 2

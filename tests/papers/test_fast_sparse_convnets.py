@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 
@@ -8,18 +6,8 @@ from sparsepriors.papers import fast_sparse_convnets, get
 from sparsepriors.runs import Run, Scale
 
 
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
-    experiment = get("fast-sparse-convnets")
-
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / name).read_text()) for name in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert once(resume=True) == [rows, claims]
-    assert (tmp_path / "run" / "figures" / "speed.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, claims = smoke("fast-sparse-convnets", "speed")
     assert claims["same-answers"] == {"ours": 1.0, "baseline": 1.0}
     trained = [r for r in rows if r["part"] == "training"]
     assert len(trained) == 4

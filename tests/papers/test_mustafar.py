@@ -1,30 +1,14 @@
-import json
 import math
 
 import pytest
 import torch
 
-from sparsepriors.papers import get, mustafar
+from sparsepriors.papers import mustafar
 from sparsepriors.priors import PerTokenMagnitude
-from sparsepriors.runs import Run, Scale
 
 
-@pytest.fixture
-def experiment():
-    return get("mustafar")
-
-
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [(tmp_path / "run" / name).read_text() for name in ("rows.json", "claims.json")]
-
-    texts = once(resume=False)
-    assert once(resume=True) == texts
-    rows, claims = map(json.loads, texts)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert (tmp_path / "run" / "figures" / "bytes.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, _ = smoke("mustafar", "bytes")
     by = {(r["part"], r["method"], r["side"], r["sparsity"]): r for r in rows}
     assert by["text", "magnitude", "both", 0.7]["bytes_share"] < by["text", "magnitude", "both", 0.5]["bytes_share"] < 1
     assert by["text", "dense", "both", 0.0]["tokens"] == 64

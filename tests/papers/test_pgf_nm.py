@@ -1,24 +1,11 @@
-import json
-
 import pytest
 
-from sparsepriors.papers import get, pgf_nm
+from sparsepriors.papers import pgf_nm
 from sparsepriors.priors import NM
-from sparsepriors.runs import Run, Scale
 
 
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
-    experiment = get("pgf-nm")
-
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / name).read_text()) for name in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert once(resume=True) == [rows, claims]
-    assert (tmp_path / "run" / "figures" / "flow.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, claims = smoke("pgf-nm", "flow")
     assert claims["exact-path"] == {"ours": 1.0, "baseline": 1.0}
     assert claims["fewer-flops"]["ours"] < claims["fewer-flops"]["baseline"]
     mlp = {(r["pattern"], r["arm"]): r for r in rows if r["network"] == "mlp"}

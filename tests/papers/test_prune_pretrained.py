@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from PIL import Image
@@ -15,20 +13,8 @@ def experiment():
     return get("prune-pretrained")
 
 
-def read(run, name):
-    return json.loads((run.folder / name).read_text())
-
-
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return read(run, "rows.json"), read(run, "claims.json")
-
-    rows, claims = once(resume=False)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert once(resume=True) == (rows, claims)
-    assert (tmp_path / "run" / "figures" / "agreement.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, _ = smoke("prune-pretrained", "agreement")
     peer = [r for r in rows if "peer" in r]
     assert peer[0]["masks_different"] == 0
     measured = [r for r in rows if "agreement" in r]

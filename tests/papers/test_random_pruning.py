@@ -1,31 +1,16 @@
 import itertools
-import json
 import math
 
 import pytest
 import torch
 
 from sparsepriors.networks.sparse.at_init import SNIPScore, XavierSNIPScore
-from sparsepriors.papers import get, random_pruning
-from sparsepriors.runs import Run, Scale
+from sparsepriors.papers import random_pruning
+from sparsepriors.runs import Scale
 
 
-@pytest.fixture
-def experiment():
-    return get("random-pruning")
-
-
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [(tmp_path / "run" / name).read_text() for name in ("rows.json", "claims.json")]
-
-    texts = once(resume=False)
-    assert once(resume=True) == texts
-    rows, claims = map(json.loads, texts)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert (tmp_path / "run" / "figures" / "width.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, _ = smoke("random-pruning", "width")
     for row in rows:
         for name in ("accuracy", "ece", "auroc_digits", "auroc_noise", "fgsm"):
             assert 0 <= row[name] <= 1, name

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 
@@ -8,18 +6,8 @@ from sparsepriors.runs import Run, Scale
 
 
 @pytest.mark.slow
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
-    experiment = get("random-search")
-
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / f).read_text()) for f in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert once(resume=True) == [rows, claims]
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert (tmp_path / "run" / "figures" / "search.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, _ = smoke("random-search", "search")
     compared = [r for r in rows if "edge_sparsity" in r]
     assert {r["arm"] for r in compared} == {"searched", "random", "worst", "SNIP nodes"}
     for row in compared:

@@ -2,26 +2,12 @@ import json
 
 import pytest
 
-from sparsepriors.papers import get, sparse_ift
-from sparsepriors.runs import Run, Scale
+from sparsepriors.papers import sparse_ift
+from sparsepriors.runs import Scale
 
 
-@pytest.fixture
-def experiment():
-    return get("sparse-ift")
-
-
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [(tmp_path / "run" / name).read_text() for name in ("rows.json", "claims.json")]
-
-    texts = once(resume=False)
-    assert once(resume=True) == texts
-    rows, claims = map(json.loads, texts)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert (tmp_path / "run" / "figures" / "iso-flop.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, claims = smoke("sparse-ift", "iso-flop")
     for row in rows:
         assert 0 <= row["accuracy"] <= 1
         if row["masks"] == "none":

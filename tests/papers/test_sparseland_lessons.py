@@ -1,21 +1,5 @@
-import json
-
-from sparsepriors.papers import get
-from sparsepriors.runs import Run, Scale
-
-
-def test_the_smoke_scale_measures_every_claim_finds_every_fault_and_resumes(tmp_path):
-    experiment = get("sparseland-lessons")
-
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / f).read_text()) for f in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert once(resume=True) == [rows, claims]
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert (tmp_path / "run" / "figures" / "lessons.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_finds_every_fault_and_resumes(smoke, tmp_path):
+    rows, _ = smoke("sparseland-lessons", "lessons")
     assert (tmp_path / "run" / "audit.md").read_text().startswith("| lesson |")
     faults = [r for r in rows if r["part"] == "faults"]
     assert len(faults) == 21

@@ -1,26 +1,8 @@
-import json
-
-import pytest
-
-from sparsepriors.papers import get, sr_ste
-from sparsepriors.runs import Run, Scale
+from sparsepriors.papers import sr_ste
 
 
-@pytest.fixture
-def experiment():
-    return get("sr-ste")
-
-
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(experiment, tmp_path):
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / name).read_text()) for name in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    assert once(resume=True) == [rows, claims]
-    assert (tmp_path / "run" / "figures" / "sad.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, claims = smoke("sr-ste", "sad")
     assert claims["exact"] == {"ours": 1.0, "baseline": 1.0}
     for row in rows:
         n, m = map(int, row["pattern"].split(":"))

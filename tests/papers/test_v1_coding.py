@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -9,19 +7,8 @@ from sparsepriors.priors import CEL0, L0, L1, Lq
 from sparsepriors.runs import Run, Scale
 
 
-def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(tmp_path):
-    experiment = get("v1-coding")
-
-    def once(resume):
-        run = Run.start(experiment, tmp_path / "run", scale=Scale.SMOKE, seed=0, resume=resume)
-        experiment.run(Scale.SMOKE, 0, run)
-        return [json.loads((run.folder / f).read_text()) for f in ("rows.json", "claims.json")]
-
-    rows, claims = once(resume=False)
-    assert once(resume=True) == [rows, claims]
-    assert set(claims) == {c.id for c in experiment.paper.claims}
-    for name in ("fields", "errors"):
-        assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 10_000
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, _ = smoke("v1-coding", "fields", "errors")
     judged = [r for r in rows if "refit_error" in r]
     assert len(judged) == 15
     for row in judged:

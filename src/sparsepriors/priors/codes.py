@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.priors.base import Prior
+from sparsepriors.priors.combinators import Wrapped
 from sparsepriors.priors.sets import ConstraintSet
 
 State = Mapping[str, Tensor]
@@ -244,7 +245,7 @@ class BatchTopK(CodePrior, ConstraintSet):
 
 
 @dataclass(frozen=True)
-class Matryoshka(Prior):
+class Matryoshka(Wrapped):
     """Another prior of codes, in an encoder whose first latents have to reconstruct on their own.
 
     As a prior of one unknown it is the other prior; in training, the loss is the mean over nested prefixes of the
@@ -266,31 +267,16 @@ class Matryoshka(Prior):
     arXiv:2503.17547; Nabeshima (2024), Matryoshka sparse autoencoders, for drawn prefixes.
     """
 
-    prior: Prior
     prefixes: tuple[int, ...] = ()
     draws: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.prior, Prior):
-            raise TypeError(f"prior must be a Prior, got {type(self.prior).__name__}")
         for i, p in enumerate(self.prefixes):
             _checks.count(f"prefixes[{i}]", p, low=self.prefixes[i - 1] + 1 if i else 1)
         _checks.count("draws", self.draws)
         if bool(self.prefixes) == bool(self.draws):
             raise ValueError(f"give either prefixes or draws, got {self.prefixes} and {self.draws}")
-
-    @property
-    def convex(self) -> bool:
-        return self.prior.convex
-
-    @property
-    def separable(self) -> bool:
-        return self.prior.separable
-
-    @property
-    def accepts_complex(self) -> bool:
-        return self.prior.accepts_complex
 
     def nested(self, latents: int, generator: torch.Generator | None = None) -> tuple[int, ...]:
         """The prefixes for one batch, increasing, ``latents`` last.
@@ -310,10 +296,6 @@ class Matryoshka(Prior):
         mass = ((lengths + 1) / latents).sqrt() - (lengths / latents).sqrt()
         drawn = torch.multinomial(mass[:latents - 1], min(self.draws, latents - 1), generator=generator) + 1
         return (*sorted(drawn.tolist()), latents)
-
-    def _fits(self, x: Tensor) -> None:
-        super()._fits(x)
-        self.prior._fits(x)
 
     def _value(self, x: Tensor) -> Tensor:
         return self.prior._value(x)

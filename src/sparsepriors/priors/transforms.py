@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsepriors.operators.base import LinearOperator
 from sparsepriors.priors.base import Prior
+from sparsepriors.priors.combinators import Wrapped
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class InBasis(Prior):
 
 
 @dataclass(frozen=True)
-class Conjugate(Prior, convex=True):
+class Conjugate(Wrapped):
     """The convex conjugate R*(y) = sup_x <x, y> - R(x) of a convex prior, for primal-dual methods.
 
     prox(y, step) = y - step * prior.prox(y / step, 1 / step) (Moreau, 1962). Known through its prox only, so `value`
@@ -105,33 +106,11 @@ class Conjugate(Prior, convex=True):
         Convex.
     """
 
-    prior: Prior
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.prior, Prior):
-            raise TypeError(f"prior must be a Prior, got {type(self.prior).__name__}")
         if not self.prior.convex:
             raise ValueError(f"only a convex prior has a conjugate with a prox by Moreau's identity; "
                              f"{type(self.prior).__name__} is not convex")
-        if self.dims is None:
-            object.__setattr__(self, "dims", self.prior.dims)
-        if self.dims != self.prior.dims:
-            raise ValueError(f"dims of Conjugate must be that of its prior, {self.prior.dims}, got {self.dims}")
-
-    @property
-    def separable(self) -> bool:
-        """As the prior."""
-        return self.prior.separable
-
-    @property
-    def accepts_complex(self) -> bool:
-        """As the prior."""
-        return self.prior.accepts_complex
-
-    def _fits(self, x: Tensor) -> None:
-        super()._fits(x)
-        self.prior._fits(x)
 
     def _value(self, x: Tensor) -> Tensor:
         return self._sum(torch.full_like(x, torch.nan, dtype=x.dtype.to_real()))
