@@ -76,5 +76,7 @@ def test_every_script_runs_at_small_size(name: str, tmp_path: Path) -> None:
     out = tmp_path / f"{name}.json"
     importlib.import_module(name).main(["--quick", "--threads", "1", "--out", str(out)])
     rows = json.loads(out.read_text())["rows"]
-    assert rows
-    assert all(r.keys() >= KEYS and r["ours"] > 0 and r["peer_value"] > 0 and r["ratio"] > 0 for r in rows)
+    assert all(r.keys() >= KEYS for r in rows)
+    timed = [r for r in rows if not r["peer"].startswith("exponent")]   # of small sizes an exponent may have any sign
+    assert timed
+    assert all(r["ours"] > 0 and r["peer_value"] > 0 and r["ratio"] > 0 for r in timed)
