@@ -87,7 +87,7 @@ def read_described_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tens
         If the file is damaged; with its name.
     """
     try:
-        _check_header(path)
+        check_header(path)
         with safetensors.safe_open(str(path), framework="pt") as f:
             return {name: f.get_tensor(name) for name in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
     except safetensors.SafetensorError as e:
@@ -106,7 +106,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_header(path: str | os.PathLike[str]) -> None:
+def check_header(path: str | os.PathLike[str]) -> None:
     """Refuse a header that names a tensor twice; which of them counts is not for the reader to guess."""
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")

@@ -7,6 +7,7 @@ from sparsepriors.data.image_sets import ImageSet, Split
 from sparsepriors.data.language import detokenise, load_minilm, load_smollm2, token_windows, wikitext2
 from sparsepriors.data.photos import PHOTOS, TEST_PHOTOS, TRAIN_PHOTOS, luma, photos
 from sparsepriors.data.scans import Volume, mni152
+from sparsepriors.data.shards import NamedTensors, open_weights
 from sparsepriors.data.vision import (
     IMAGE_SETS,
     cifar10,
@@ -28,6 +29,7 @@ __all__ = [
     "TRAIN_PHOTOS",
     "ImageSet",
     "LinearBandit",
+    "NamedTensors",
     "RewardOracle",
     "Source",
     "Split",
@@ -51,6 +53,7 @@ __all__ = [
     "mnist",
     "mnist5k",
     "needle_bandit",
+    "open_weights",
     "photos",
     "read_torch_weights",
     "resnet50_masks",

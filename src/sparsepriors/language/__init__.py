@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsepriors.language.alisa import ALISACache
+    from sparsepriors.language.analysis.overlaps import Overlap, overlap
+    from sparsepriors.language.analysis.ranks import RankReport, rank_report
+    from sparsepriors.language.analysis.rounding import PredictedFloor, predicted_floor
+    from sparsepriors.language.analysis.update_masks import UpdateMask
+    from sparsepriors.language.analysis.updates import Trajectory, UpdateReport, trajectory, update_mask, update_report
     from sparsepriors.language.attention import sparse_kv
     from sparsepriors.language.cache_base import SparseCache, SparseLayer
     from sparsepriors.language.dense import DenseCache
@@ -32,9 +37,12 @@ __all__ = [
     "Hardware",
     "ModelShape",
     "MustafarCache",
+    "Overlap",
     "Perplexity",
+    "PredictedFloor",
     "QuantizedCache",
     "QuantizedKV",
+    "RankReport",
     "Schedule",
     "SelectedCache",
     "SnapKVCache",
@@ -44,25 +52,37 @@ __all__ = [
     "ThinKCache",
     "TieredKV",
     "Traffic",
+    "Trajectory",
+    "UpdateMask",
+    "UpdateReport",
     "Workload",
     "decoder_blocks",
+    "overlap",
     "perplexity",
     "plan",
+    "predicted_floor",
     "prune_blocks",
     "quantize_kv",
+    "rank_report",
     "simulate_throughput",
     "sparse_kv",
+    "trajectory",
+    "update_mask",
+    "update_report",
 ]
 
 _HOMES = {
     "ALISACache": "alisa", "DenseCache": "dense", "H2OCache": "eviction", "Hardware": "serving_model",
-    "ModelShape": "serving_model", "MustafarCache": "kv_cache", "Perplexity": "likelihood",
-    "QuantizedCache": "quantized_cache", "QuantizedKV": "quantize", "Schedule": "schedule",
-    "SelectedCache": "selected", "SnapKVCache": "eviction", "SparseCache": "cache_base", "SparseLayer": "cache_base",
-    "StreamingCache": "eviction", "ThinKCache": "think", "TieredKV": "tiered", "Traffic": "traffic",
-    "Workload": "serving_model", "decoder_blocks": "pruning", "perplexity": "likelihood", "plan": "serving_model",
-    "prune_blocks": "pruning", "quantize_kv": "quantize", "simulate_throughput": "serving_model",
-    "sparse_kv": "attention",
+    "ModelShape": "serving_model", "MustafarCache": "kv_cache", "Overlap": "analysis.overlaps",
+    "Perplexity": "likelihood", "PredictedFloor": "analysis.rounding", "QuantizedCache": "quantized_cache",
+    "QuantizedKV": "quantize", "RankReport": "analysis.ranks", "Schedule": "schedule", "SelectedCache": "selected",
+    "SnapKVCache": "eviction", "SparseCache": "cache_base", "SparseLayer": "cache_base", "StreamingCache": "eviction",
+    "ThinKCache": "think", "TieredKV": "tiered", "Traffic": "traffic", "Trajectory": "analysis.updates",
+    "UpdateMask": "analysis.update_masks", "UpdateReport": "analysis.updates", "Workload": "serving_model",
+    "decoder_blocks": "pruning", "overlap": "analysis.overlaps", "perplexity": "likelihood", "plan": "serving_model",
+    "predicted_floor": "analysis.rounding", "prune_blocks": "pruning", "quantize_kv": "quantize",
+    "rank_report": "analysis.ranks", "simulate_throughput": "serving_model", "sparse_kv": "attention",
+    "trajectory": "analysis.updates", "update_mask": "analysis.updates", "update_report": "analysis.updates",
 }
 
 
