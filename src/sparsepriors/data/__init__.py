@@ -4,6 +4,7 @@ from sparsepriors.data.bandits import LinearBandit, RewardOracle, digits_bandit,
 from sparsepriors.data.channel_masks import masks_from_json, masks_to_json, resnet50_masks
 from sparsepriors.data.find import Source, find_file
 from sparsepriors.data.image_sets import ImageSet, Split
+from sparsepriors.data.intents import Intents, intents
 from sparsepriors.data.language import detokenise, load_minilm, load_smollm2, token_windows, wikitext2
 from sparsepriors.data.photos import PHOTOS, TEST_PHOTOS, TRAIN_PHOTOS, luma, photos
 from sparsepriors.data.scans import Volume, mni152
@@ -28,6 +29,7 @@ __all__ = [
     "TEST_PHOTOS",
     "TRAIN_PHOTOS",
     "ImageSet",
+    "Intents",
     "LinearBandit",
     "NamedTensors",
     "RewardOracle",
@@ -43,6 +45,7 @@ __all__ = [
     "fashion_mnist",
     "find_file",
     "image_set",
+    "intents",
     "load_minilm",
     "load_smollm2",
     "luma",

@@ -1,4 +1,4 @@
-"""Caches of keys and values that are sparse, inside unmodified language models of transformers.
+"""Language models of transformers: sparse caches of keys and values, pruned weights, and how they are judged.
 
 Needs transformers: ``pip install 'sparsepriors[language]'``. Importing the room alone does not load it; the first name
 taken from the room does.
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sparsepriors.language.analysis.updates import Trajectory, UpdateReport, trajectory, update_mask, update_report
     from sparsepriors.language.attention import sparse_kv
     from sparsepriors.language.cache_base import SparseCache, SparseLayer
+    from sparsepriors.language.classify import SentenceClassifier, classifier_accuracy, token_rows, train_classifier
     from sparsepriors.language.dense import DenseCache
     from sparsepriors.language.eviction import H2OCache, SnapKVCache, StreamingCache
     from sparsepriors.language.kv_cache import MustafarCache
@@ -45,6 +46,7 @@ __all__ = [
     "RankReport",
     "Schedule",
     "SelectedCache",
+    "SentenceClassifier",
     "SnapKVCache",
     "SparseCache",
     "SparseLayer",
@@ -56,6 +58,7 @@ __all__ = [
     "UpdateMask",
     "UpdateReport",
     "Workload",
+    "classifier_accuracy",
     "decoder_blocks",
     "overlap",
     "perplexity",
@@ -66,23 +69,56 @@ __all__ = [
     "rank_report",
     "simulate_throughput",
     "sparse_kv",
+    "token_rows",
+    "train_classifier",
     "trajectory",
     "update_mask",
     "update_report",
 ]
 
 _HOMES = {
-    "ALISACache": "alisa", "DenseCache": "dense", "H2OCache": "eviction", "Hardware": "serving_model",
-    "ModelShape": "serving_model", "MustafarCache": "kv_cache", "Overlap": "analysis.overlaps",
-    "Perplexity": "likelihood", "PredictedFloor": "analysis.rounding", "QuantizedCache": "quantized_cache",
-    "QuantizedKV": "quantize", "RankReport": "analysis.ranks", "Schedule": "schedule", "SelectedCache": "selected",
-    "SnapKVCache": "eviction", "SparseCache": "cache_base", "SparseLayer": "cache_base", "StreamingCache": "eviction",
-    "ThinKCache": "think", "TieredKV": "tiered", "Traffic": "traffic", "Trajectory": "analysis.updates",
-    "UpdateMask": "analysis.update_masks", "UpdateReport": "analysis.updates", "Workload": "serving_model",
-    "decoder_blocks": "pruning", "overlap": "analysis.overlaps", "perplexity": "likelihood", "plan": "serving_model",
-    "predicted_floor": "analysis.rounding", "prune_blocks": "pruning", "quantize_kv": "quantize",
-    "rank_report": "analysis.ranks", "simulate_throughput": "serving_model", "sparse_kv": "attention",
-    "trajectory": "analysis.updates", "update_mask": "analysis.updates", "update_report": "analysis.updates",
+    "ALISACache": "alisa",
+    "DenseCache": "dense",
+    "H2OCache": "eviction",
+    "Hardware": "serving_model",
+    "ModelShape": "serving_model",
+    "MustafarCache": "kv_cache",
+    "Overlap": "analysis.overlaps",
+    "Perplexity": "likelihood",
+    "PredictedFloor": "analysis.rounding",
+    "QuantizedCache": "quantized_cache",
+    "QuantizedKV": "quantize",
+    "RankReport": "analysis.ranks",
+    "Schedule": "schedule",
+    "SelectedCache": "selected",
+    "SentenceClassifier": "classify",
+    "SnapKVCache": "eviction",
+    "SparseCache": "cache_base",
+    "SparseLayer": "cache_base",
+    "StreamingCache": "eviction",
+    "ThinKCache": "think",
+    "TieredKV": "tiered",
+    "Traffic": "traffic",
+    "Trajectory": "analysis.updates",
+    "UpdateMask": "analysis.update_masks",
+    "UpdateReport": "analysis.updates",
+    "Workload": "serving_model",
+    "classifier_accuracy": "classify",
+    "decoder_blocks": "pruning",
+    "overlap": "analysis.overlaps",
+    "perplexity": "likelihood",
+    "plan": "serving_model",
+    "predicted_floor": "analysis.rounding",
+    "prune_blocks": "pruning",
+    "quantize_kv": "quantize",
+    "rank_report": "analysis.ranks",
+    "simulate_throughput": "serving_model",
+    "sparse_kv": "attention",
+    "token_rows": "classify",
+    "train_classifier": "classify",
+    "trajectory": "analysis.updates",
+    "update_mask": "analysis.updates",
+    "update_report": "analysis.updates",
 }
 
 

@@ -1,7 +1,7 @@
 """Networks: models, training and pruning."""
 
 from sparsepriors.networks.augment import Augment, ImageBatches
-from sparsepriors.networks.batches import Drawn, Shuffled
+from sparsepriors.networks.batches import Drawn, LengthGrouped, Shuffled
 from sparsepriors.networks.batchnorm import Moments, batchnorm_moments, recalibrate_batchnorm
 from sparsepriors.networks.calibrated import LayerPruner, MagnitudePruning, SparseGPT, Wanda
 from sparsepriors.networks.checkpoints import load_checkpoint, save_checkpoint
@@ -54,6 +54,7 @@ __all__ = [
     "KeepBest",
     "LayerPruner",
     "LayerRecord",
+    "LengthGrouped",
     "MagnitudePruning",
     "MagnitudeScore",
     "Moments",
