@@ -2,6 +2,7 @@
 
 from sparsepriors.data.bandits import LinearBandit, RewardOracle, digits_bandit, needle_bandit, sign_bandit, trap_bandit
 from sparsepriors.data.channel_masks import masks_from_json, masks_to_json, resnet50_masks
+from sparsepriors.data.characters import Characters, tiny_shakespeare
 from sparsepriors.data.find import Source, find_file
 from sparsepriors.data.image_sets import ImageSet, Split
 from sparsepriors.data.intents import Intents, intents
@@ -28,6 +29,7 @@ __all__ = [
     "PHOTOS",
     "TEST_PHOTOS",
     "TRAIN_PHOTOS",
+    "Characters",
     "ImageSet",
     "Intents",
     "LinearBandit",
@@ -61,6 +63,7 @@ __all__ = [
     "read_torch_weights",
     "resnet50_masks",
     "sign_bandit",
+    "tiny_shakespeare",
     "token_windows",
     "trap_bandit",
     "wikitext2",

@@ -17,7 +17,8 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("efficientnet-lite0", {}, 32), ("mlp", {"hidden": (20,), "size": 12}, 12), ("mobilenet-v1", {"width": 0.25}, 28),
     ("mobilenet-v2", {"width": 0.25, "stem": "cifar"}, 28), ("resnet8", {"width": 4}, 28),
     ("resnet18", {"width": 4, "stem": "cifar"}, 28), ("resnet20", {"width": 4}, 16),
-    ("resnet50", {"width": 4}, 40), ("small-conv", {"width": 4}, 28), ("vit", {"depth": 2}, 28)]
+    ("resnet50", {"width": 4}, 40), ("small-conv", {"width": 4}, 28),
+    ("tiny-vit", {"depth": 2, "patch": 7}, 28), ("vit", {"depth": 2}, 28)]
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,12 +18,12 @@ from sparsepriors.networks.models.efficientnet import EfficientNetLite0
 from sparsepriors.networks.models.mobilenet import MobileNetV1, MobileNetV2
 from sparsepriors.networks.models.resnet import cifar_resnet, resnet8, resnet18, resnet20, resnet50
 from sparsepriors.networks.models.small import MLP, SmallConv
-from sparsepriors.networks.models.transformer import VisionTransformer
+from sparsepriors.networks.models.transformer import TinyViT, VisionTransformer
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
     "efficientnet-lite0": EfficientNetLite0, "mlp": MLP, "mobilenet-v1": MobileNetV1, "mobilenet-v2": MobileNetV2,
     "resnet8": resnet8, "resnet18": resnet18, "resnet20": resnet20, "resnet50": resnet50, "small-conv": SmallConv,
-    "vit": VisionTransformer}
+    "tiny-vit": TinyViT, "vit": VisionTransformer}
 
 MODELS: tuple[str, ...] = tuple(_MODELS)
 """Names that `model` takes, besides ``cifar_resnet_N`` and ``cifar_resnet_N_W``."""
@@ -57,9 +58,16 @@ def model(name: str, *, generator: torch.Generator, **options: Any) -> nn.Module
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{name} takes {', '.join(known)}, got {option!r}{hint}")
+    with seeded(generator):
+        return make(**options)
+
+
+@contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Inside, whatever is made on the CPU draws its weights from this generator; torch's own is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-        return make(**options)
+        yield
 
 
 def _family(name: str) -> Callable[..., nn.Module]:
