@@ -29,6 +29,15 @@ def test_calibration_error_is_the_sum_over_bins(n: int, bins: int, seed: int) ->
     assert ece(logits, labels, bins=bins) == pytest.approx(expected, abs=1e-9)
 
 
+@given(n=st.integers(1, 60), bins=st.integers(1, 20), seed=seeds)
+def test_calibration_error_is_torchmetrics_s(n: int, bins: int, seed: int) -> None:
+    calibration = pytest.importorskip("torchmetrics.functional.classification").multiclass_calibration_error
+    g = torch.Generator().manual_seed(seed)
+    logits, labels = 3 * torch.randn(n, 4, generator=g, dtype=torch.float64), torch.randint(0, 4, (n,), generator=g)
+    peer = calibration(logits.softmax(1), labels, num_classes=4, n_bins=bins, norm="l1")
+    assert ece(logits, labels, bins=bins) == pytest.approx(float(peer), abs=1e-6)
+
+
 def test_a_calibrated_classifier_has_no_error_and_a_boastful_one_has_its_boast() -> None:
     logits = torch.tensor([[0.8, 0.2]]).log().expand(10, 2)
     labels = torch.tensor([0] * 8 + [1] * 2)

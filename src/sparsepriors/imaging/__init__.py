@@ -1,5 +1,5 @@
 """Reconstruction from instruments."""
 
-from sparsepriors.imaging import metrics, mri, radar, sampling, training
+from sparsepriors.imaging import corruptions, metrics, mri, radar, sampling, training
 
-__all__ = ["metrics", "mri", "radar", "sampling", "training"]
+__all__ = ["corruptions", "metrics", "mri", "radar", "sampling", "training"]

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsepriors.language.alisa import ALISACache
+    from sparsepriors.language.analysis.activation import ActivationSparsity
     from sparsepriors.language.analysis.overlaps import Overlap, overlap
     from sparsepriors.language.analysis.ranks import RankReport, rank_report
     from sparsepriors.language.analysis.rounding import PredictedFloor, predicted_floor
+    from sparsepriors.language.analysis.topk import TopKConversion, convert_topk
     from sparsepriors.language.analysis.update_masks import UpdateMask
     from sparsepriors.language.analysis.updates import Trajectory, UpdateReport, trajectory, update_mask, update_report
     from sparsepriors.language.attention import sparse_kv
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALISACache",
+    "ActivationSparsity",
     "DenseCache",
     "H2OCache",
     "Hardware",
@@ -53,12 +56,14 @@ __all__ = [
     "StreamingCache",
     "ThinKCache",
     "TieredKV",
+    "TopKConversion",
     "Traffic",
     "Trajectory",
     "UpdateMask",
     "UpdateReport",
     "Workload",
     "classifier_accuracy",
+    "convert_topk",
     "decoder_blocks",
     "overlap",
     "perplexity",
@@ -78,6 +83,7 @@ __all__ = [
 
 _HOMES = {
     "ALISACache": "alisa",
+    "ActivationSparsity": "analysis.activation",
     "DenseCache": "dense",
     "H2OCache": "eviction",
     "Hardware": "serving_model",
@@ -98,12 +104,14 @@ _HOMES = {
     "StreamingCache": "eviction",
     "ThinKCache": "think",
     "TieredKV": "tiered",
+    "TopKConversion": "analysis.topk",
     "Traffic": "traffic",
     "Trajectory": "analysis.updates",
     "UpdateMask": "analysis.update_masks",
     "UpdateReport": "analysis.updates",
     "Workload": "serving_model",
     "classifier_accuracy": "classify",
+    "convert_topk": "analysis.topk",
     "decoder_blocks": "pruning",
     "overlap": "analysis.overlaps",
     "perplexity": "likelihood",

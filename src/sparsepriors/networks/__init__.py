@@ -1,5 +1,6 @@
 """Networks: models, training and pruning."""
 
+from sparsepriors.networks.activations import TopKActivation, activation_modules
 from sparsepriors.networks.augment import Augment, ImageBatches
 from sparsepriors.networks.batches import Drawn, LengthGrouped, Shuffled
 from sparsepriors.networks.batchnorm import Moments, batchnorm_moments, recalibrate_batchnorm
@@ -37,6 +38,7 @@ from sparsepriors.networks.sparse_inference import (
     SparseLinear,
     sparsify_for_inference,
 )
+from sparsepriors.networks.sparse_mlp import SparseMLP
 from sparsepriors.networks.train_loop import Hook, Training, TrainingDivergedError, TrainLoop, TrainState
 
 __all__ = [
@@ -72,9 +74,11 @@ __all__ = [
     "SparseGPT",
     "SparseInference",
     "SparseLinear",
+    "SparseMLP",
     "SparsePlan",
     "Sparsifier",
     "SparsityReport",
+    "TopKActivation",
     "TrainLoop",
     "TrainState",
     "Trained",
@@ -84,6 +88,7 @@ __all__ = [
     "Uniform",
     "Wanda",
     "accuracy",
+    "activation_modules",
     "auroc",
     "batchnorm_moments",
     "constant",

@@ -1,8 +1,10 @@
-"""What is sparse in a language model, measured: what a fine-tuning changed, and how much of that is rounding."""
+"""What is sparse in a language model, measured: its activations; what a fine-tuning changed, and rounding's share."""
 
+from sparsepriors.language.analysis.activation import ActivationSparsity
 from sparsepriors.language.analysis.overlaps import Overlap, matched_null, overlap
 from sparsepriors.language.analysis.ranks import RankReport, rank_report
 from sparsepriors.language.analysis.rounding import PredictedFloor, adam_drift, half_spacing, predicted_floor
+from sparsepriors.language.analysis.topk import TopKConversion, convert_topk
 from sparsepriors.language.analysis.update_masks import UpdateMask
 from sparsepriors.language.analysis.updates import (
     TensorUpdate,
@@ -14,14 +16,17 @@ from sparsepriors.language.analysis.updates import (
 )
 
 __all__ = [
+    "ActivationSparsity",
     "Overlap",
     "PredictedFloor",
     "RankReport",
     "TensorUpdate",
+    "TopKConversion",
     "Trajectory",
     "UpdateMask",
     "UpdateReport",
     "adam_drift",
+    "convert_topk",
     "half_spacing",
     "matched_null",
     "overlap",
