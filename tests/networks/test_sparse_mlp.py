@@ -18,7 +18,7 @@ def dense(width: int, hidden: int, out: int, *, k: int | None = None, bias: bool
     with seeded(torch.Generator().manual_seed(0)):
         first, second = nn.Linear(width, hidden), nn.Linear(hidden, out, bias=bias)
     with torch.no_grad():
-        first.bias -= shift
+        first.bias.sub_(shift)
     act = nn.ReLU() if k is None else TopKActivation(nn.ReLU(), k)
     return nn.Sequential(first, act, second).to(dtype)
 
@@ -85,7 +85,7 @@ def test_its_weights_are_its_own_and_go_through_a_state_dict() -> None:
     sparse, x = SparseMLP.from_dense(mlp), tokens(2, 5)
     before = sparse.decode(x)
     with torch.no_grad():
-        mlp[2].weight.zero_()
+        mlp[2].get_parameter("weight").zero_()
     assert torch.equal(sparse.decode(x), before)
     twin = SparseMLP.from_dense(mlp)
     twin.load_state_dict(sparse.state_dict())

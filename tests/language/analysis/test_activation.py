@@ -207,7 +207,7 @@ def test_what_is_refused() -> None:
         ActivationSparsity(Given(), threshold=-1.0)
     compiled = Given()
     compiled.compile(backend="eager")
-    wrapped = torch.compile(Given(), backend="eager")
+    wrapped: Any = torch.compile(Given(), backend="eager")
     for model in (compiled, wrapped, nn.Sequential(wrapped)):
         with pytest.raises(TypeError, match="neither compiled nor scripted"):
             ActivationSparsity(model)

@@ -36,7 +36,8 @@ def test_a_block_is_attention_and_perceptron_of_normalised_tokens() -> None:
     q, k, v = (t.reshape(2, 5, 2, 4).transpose(1, 2) for t in block.attn.qkv(y).chunk(3, dim=-1))
     scores = (q @ k.mT / 2).masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
     x = x + block.attn.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(2, 5, 8))
-    expected = x + block.mlp.fc2(block.mlp.fc1(functional.layer_norm(x, (8,))).clamp(min=0))
+    fc1, fc2 = (block.get_submodule(f"mlp.{name}") for name in ("fc1", "fc2"))
+    expected = x + fc2(fc1(functional.layer_norm(x, (8,))).clamp(min=0))
     torch.testing.assert_close(block(torch.randn(2, 5, 8, dtype=torch.float64, generator=generator())), expected)
 
 

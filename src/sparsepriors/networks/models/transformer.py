@@ -52,7 +52,8 @@ class TransformerBlock(nn.Module):
         if width % heads:
             raise ValueError(f"heads must divide width, got {heads} heads of width {width}")
         self.norm1, self.attn = nn.LayerNorm(width, eps=eps), _Attention(width, heads, causal, bias)
-        self.norm2, self.mlp = nn.LayerNorm(width, eps=eps), _Perceptron(width, hidden, activation, topk, bias)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp: nn.Module = _Perceptron(width, hidden, activation, topk, bias)   # a `SparseMLP` may take its place
 
     def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         """The tokens with what attention and perceptron add to them."""
