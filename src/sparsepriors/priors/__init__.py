@@ -13,6 +13,7 @@ from sparsepriors.priors.kv import (
     PerTokenMagnitude,
     PerTokenOutputAware,
 )
+from sparsepriors.priors.low_rank_sparse import LowRankPlusSparse, largest_entries
 from sparsepriors.priors.nonconvex import CEL0, L0, MCP, SCAD, LogSum, Lq
 from sparsepriors.priors.partition import Partition
 from sparsepriors.priors.patterns import (
@@ -79,6 +80,7 @@ __all__ = [
     "LocalWindow",
     "LogSum",
     "Logistic",
+    "LowRankPlusSparse",
     "Lq",
     "Magnitude",
     "Matryoshka",
@@ -108,6 +110,7 @@ __all__ = [
     "UNet",
     "Unstructured",
     "Zero",
+    "largest_entries",
     "pack_mask",
     "unpack_mask",
 ]

@@ -6,6 +6,7 @@ from sparsepriors.solvers.csalsa import csalsa
 from sparsepriors.solvers.dictionary_pursuit import AtomPath, matching_pursuit
 from sparsepriors.solvers.duality import duality_gap
 from sparsepriors.solvers.gradient import proximal_gradient
+from sparsepriors.solvers.grebsmo import godec, grebsmo
 from sparsepriors.solvers.hard_thresholding import iterative_hard_thresholding
 from sparsepriors.solvers.operator_pursuit import cosamp, orthogonal_matching_pursuit
 from sparsepriors.solvers.plug_and_play import hqs, noise_schedule, pnp_admm, pnp_proximal_gradient
@@ -22,6 +23,8 @@ __all__ = [
     "cosamp",
     "csalsa",
     "duality_gap",
+    "godec",
+    "grebsmo",
     "hqs",
     "iterative_hard_thresholding",
     "least_squares",

@@ -112,6 +112,8 @@ def priors() -> list[PriorCase]:
         PriorCase(pr.Groups(pr.Cardinality(2, dims=2), axis=-2), (3, 4)),
         PriorCase(pr.NuclearNorm(0.5), (4, 3)),
         PriorCase(pr.Rank(1), (4, 3)),
+        PriorCase(pr.LowRankPlusSparse(1, 2), (4, 3), accuracy=1e-4),
+        PriorCase(pr.LowRankPlusSparse(0, 2, iterations=1), (4, 3), accuracy=1e-4),
         *(PriorCase(pr.TV(0.3, isotropic, dims=dims), shape, accuracy=1e-4)
           for isotropic in (True, False) for dims, shape in ((1, (6,)), (2, (4, 5)), (3, (3, 4, 2)))),
         PriorCase(pr.Magnitude(pr.TV(0.3, dims=2)), (4, 5), accuracy=1e-4),
