@@ -82,3 +82,16 @@ def test_strided_scores_and_batches():
 def test_bad_input(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 50, 5000, 70_000]), st.lists(st.floats(0, 1), max_size=12),
+       st.sampled_from(DTYPES))
+def test_levels_are_the_masks_of_every_count(seed, n, shares, dtype):
+    s = draw((n,), seed, dtype)
+    if seed % 2:   # few ties
+        s = torch.randn(n, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    counts = sorted((round(share * n) for share in shares), reverse=True)
+    levels = kernels.topk_levels(s, counts)
+    assert levels.dtype == torch.uint8
+    for i, k in enumerate(counts):
+        assert torch.equal(levels > i, kernels.topk_mask(s, k))

@@ -16,7 +16,7 @@ from sparsepriors.kernels.descent import (
 from sparsepriors.kernels.dispatch import KernelInfo, info, instruction_sets
 from sparsepriors.kernels.formats import BornTables, born_tables
 from sparsepriors.kernels.ista import gram_ista
-from sparsepriors.kernels.masks import nm_mask, topk_mask
+from sparsepriors.kernels.masks import nm_mask, topk_levels, topk_mask
 from sparsepriors.kernels.nm_linear import nm_linear
 from sparsepriors.kernels.packed import Packed
 from sparsepriors.kernels.packed_nm import PackedNM, pack_linear_nm
@@ -32,4 +32,4 @@ __all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "P
            "born_tables", "calibrate", "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows",
            "gram_descent", "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "info", "instruction_sets",
            "largest_positive", "nm_linear", "nm_mask", "optimality", "pack_1x1", "pack_bitmap", "pack_linear_nm",
-           "scatter_rows", "spmm_chw", "sum_rows", "topk_mask", "tv_prox"]
+           "scatter_rows", "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox"]

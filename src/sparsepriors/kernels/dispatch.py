@@ -26,7 +26,8 @@ def _load() -> tuple[ModuleType | None, str]:
 
 NATIVE, WHY_NOT = _load()
 _REALS = (torch.float32, torch.float64)
-_PORTABLE_ONLY = ("csc_combination", "csc_gram", "csc_products", "topk_mask")  # no wider vector makes them faster
+# No wider vector makes these faster.
+_PORTABLE_ONLY = ("csc_combination", "csc_gram", "csc_products", "topk_levels", "topk_mask")
 
 
 class _Serial(threading.local):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from sparsepriors import _checks
@@ -11,6 +14,9 @@ from sparsepriors.kernels.dispatch import code_path, native_for
 
 MAX_GROUP = 32
 """Largest M of an N:M group that the compiled kernel takes."""
+
+MAX_LEVELS = 255
+"""Most counts that `topk_levels` takes: a level is one byte."""
 
 
 def topk_mask(scores: Tensor, k: int) -> Tensor:
@@ -39,14 +45,55 @@ def topk_mask(scores: Tensor, k: int) -> Tensor:
     _checks.count("k", k, low=0, high=scores.shape[-1])
     rows = scores.flatten(0, -2) if scores.ndim > 1 else scores[None]
     native = native_for(rows)
-    # The compiled kernel threads over one row; many short rows are sorted together instead.
-    if native is None or rows.shape[0] * 4096 > rows.numel() or not rows.numel():
+    if native is None or _many_short(rows):
         _no_nan(bool(torch.isnan(scores).any()))
         return reference.topk_mask(scores, k)
     keep = torch.empty(rows.shape, dtype=torch.uint8)
     for row, out in zip(rows, keep, strict=True):
         _no_nan(native.topk_mask(row, k, out, torch.get_num_threads()))
     return keep.view(torch.bool).reshape(scores.shape)
+
+
+def topk_levels(scores: Tensor, counts: Sequence[int]) -> UInt8[Tensor, "..."]:
+    """Of how many counts k each score of the last axis is among the k largest, ties to the lower index.
+
+    The masks of many sparsities at once, at little more than the cost of one: where the counts decrease,
+    ``topk_levels(s, counts) > i`` equals ``topk_mask(s, counts[i])``.
+
+    Parameters
+    ----------
+    scores
+        ``(..., n)``, floating point.
+    counts
+        At most `MAX_LEVELS`, none larger than the one before it, each from 0 to n.
+
+    Returns
+    -------
+    Tensor
+        uint8, the shape of ``scores``.
+
+    Raises
+    ------
+    FloatingPointError
+        If a score is NaN.
+    TypeError, ValueError
+        If the scores are not floating point, or the counts are out of range or increase.
+    """
+    scores = _scores(scores)
+    counts = [_checks.count("counts", k, low=0, high=scores.shape[-1]) for k in counts]
+    if len(counts) > MAX_LEVELS:
+        raise ValueError(f"counts must be at most {MAX_LEVELS}, got {len(counts)}")
+    if any(b > a for a, b in zip(counts, counts[1:], strict=False)):
+        raise ValueError(f"counts must not increase, got {counts}")
+    rows = scores.flatten(0, -2) if scores.ndim > 1 else scores[None]
+    native = native_for(rows)
+    if native is None or _many_short(rows):
+        _no_nan(bool(torch.isnan(scores).any()))
+        return reference.topk_levels(scores, counts)
+    levels = torch.empty(rows.shape, dtype=torch.uint8)
+    for row, out in zip(rows, levels, strict=True):
+        _no_nan(native.topk_levels(row, counts, out, torch.get_num_threads()))
+    return levels.reshape(scores.shape)
 
 
 def nm_mask(scores: Tensor, n: int, m: int, *, instruction_set: str | None = None) -> Tensor:
@@ -86,6 +133,11 @@ def nm_mask(scores: Tensor, n: int, m: int, *, instruction_set: str | None = Non
     keep = torch.empty(scores.shape, dtype=torch.uint8)
     _no_nan(native.nm_mask(scores, n, m, keep, torch.get_num_threads(), path))
     return keep.view(torch.bool)
+
+
+def _many_short(rows: Tensor) -> bool:
+    """Whether rows are sorted together: the compiled kernels thread over one row."""
+    return rows.shape[0] * 4096 > rows.numel() or not rows.numel()
 
 
 def _scores(scores: object) -> Tensor:

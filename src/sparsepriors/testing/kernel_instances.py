@@ -362,6 +362,21 @@ def _masks() -> list[KernelCase]:
                 BadCall((whole, 1), TypeError, "scores must be a floating point tensor, got torch.int64"),
                 BadCall((ones.sum(), 1), ValueError, "at least one axis"),
                 BadCall((poisoned, 1), FloatingPointError, "NaN"))))
+    for shares in ((), (0.5,), (1.0, 0.8, 0.8, 0.1, 0.0), tuple(1 - i / 60 for i in range(60))):
+        def levels(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator,
+                   shares: tuple[float, ...] = shares):
+            return _scores(size, dtype, generator), [round(share * size[-1]) for share in shares]
+
+        made.append(KernelCase(
+            kernels.topk_levels, reference.topk_levels, levels,
+            ((0,), (1,), (3, 7), (2, 0), (4095,), (4097,), (2, 9000), (65535,), (65536,), (131073,)),
+            (_F32, _F64, *_HALVES), nonfinite=nonfinite, name=f"topk_levels of {len(shares)}", refused=(
+                BadCall((ones, [9]), ValueError, "counts must be from 0 to 8"),
+                BadCall((ones, [2, 3]), ValueError, "counts must not increase"),
+                BadCall((ones, [1.5]), TypeError, "counts must be an integer"),
+                BadCall((ones, [1] * 256), ValueError, "counts must be at most 255, got 256"),
+                BadCall((whole, [1]), TypeError, "scores must be a floating point tensor, got torch.int64"),
+                BadCall((poisoned, [1]), FloatingPointError, "NaN"))))
     return made
 
 

@@ -1,8 +1,12 @@
 // Masks of the largest scores.
+#include <nanobind/stl/vector.h>
+
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "binding.hpp"
+#include "levels.hpp"
 #include "threads.hpp"
 #include "topk.hpp"
 
@@ -36,6 +40,19 @@ bool topk(const Array<const T>& scores, size_t k, const Array<uint8_t>& keep, si
 }
 
 template <class T>
+bool levels(const Array<const T>& scores, const std::vector<size_t>& counts, const Array<uint8_t>& levels,
+            size_t threads) {
+    require(levels.size() == scores.size() && counts.size() <= 255, "levels must be one for each score, in one byte");
+    require(std::is_sorted(counts.rbegin(), counts.rend()) && (counts.empty() || counts[0] <= scores.size()),
+            "counts must not increase and not exceed the number of scores");
+    const T* from = scores.data();
+    uint8_t* to = levels.data();
+    const size_t count = scores.size();
+    const Unlocked unlocked;
+    return topk_levels(from, count, counts.data(), counts.size(), to, threads);
+}
+
+template <class T>
 void bind(nb::module_& m, MaskKernels<T> InstructionSet::*kernels) {
     m.def("nm_mask", [kernels](Array<const T> scores, int n, int m, Array<uint8_t> keep, size_t threads,
                                const std::string& isa) {
@@ -44,6 +61,8 @@ void bind(nb::module_& m, MaskKernels<T> InstructionSet::*kernels) {
     m.def("topk_mask", [](Array<const T> scores, size_t k, Array<uint8_t> keep, size_t threads) {
         return topk<T>(scores, k, keep, threads);
     });
+    m.def("topk_levels", [](Array<const T> scores, const std::vector<size_t>& counts, Array<uint8_t> to,
+                            size_t threads) { return levels<T>(scores, counts, to, threads); });
 }
 
 }  // namespace

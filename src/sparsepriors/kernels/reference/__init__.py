@@ -5,7 +5,7 @@ from sparsepriors.kernels.reference.codes import dot_rows, largest_positive, sca
 from sparsepriors.kernels.reference.csc import csc_combination, csc_gram, csc_products
 from sparsepriors.kernels.reference.descent import block_descent, gram_descent, gram_group_descent
 from sparsepriors.kernels.reference.ista import gram_ista
-from sparsepriors.kernels.reference.masks import nm_mask, topk_mask
+from sparsepriors.kernels.reference.masks import nm_mask, topk_levels, topk_mask
 from sparsepriors.kernels.reference.newton import gram_newton
 from sparsepriors.kernels.reference.optimality import column_products, optimality
 from sparsepriors.kernels.reference.packed import nm_linear, spmm_chw
@@ -16,4 +16,4 @@ from sparsepriors.kernels.reference.total_variation import tv_prox
 __all__ = ["bitmap_attention", "bitmap_mix", "bitmap_scores", "block_descent", "born_adjoint", "born_forward",
            "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows", "gram_descent",
            "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "largest_positive", "nm_linear", "nm_mask",
-           "optimality", "pack_bitmap", "scatter_rows", "spmm_chw", "sum_rows", "topk_mask", "tv_prox"]
+           "optimality", "pack_bitmap", "scatter_rows", "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox"]
