@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import UInt8
@@ -83,7 +84,7 @@ def topk_levels(scores: Tensor, counts: Sequence[int]) -> UInt8[Tensor, "..."]:
     counts = [_checks.count("counts", k, low=0, high=scores.shape[-1]) for k in counts]
     if len(counts) > MAX_LEVELS:
         raise ValueError(f"counts must be at most {MAX_LEVELS}, got {len(counts)}")
-    if any(b > a for a, b in zip(counts, counts[1:], strict=False)):
+    if any(b > a for a, b in pairwise(counts)):
         raise ValueError(f"counts must not increase, got {counts}")
     rows = scores.flatten(0, -2) if scores.ndim > 1 else scores[None]
     native = native_for(rows)

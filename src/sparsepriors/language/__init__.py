@@ -10,6 +10,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparsepriors.language.alisa import ALISACache
     from sparsepriors.language.analysis.activation import ActivationSparsity
+    from sparsepriors.language.analysis.curve import SparsityCurve, mean_curve, sparsity_curve
+    from sparsepriors.language.analysis.emergence import (
+        EmergenceLogger,
+        near_zero_count,
+        track_checkpoints,
+        weight_table,
+    )
+    from sparsepriors.language.analysis.families import (
+        MaskFamily,
+        apply_masks,
+        block_weights,
+        fixed_plan,
+        mask_family,
+        one_shot_plan,
+    )
     from sparsepriors.language.analysis.overlaps import Overlap, overlap
     from sparsepriors.language.analysis.ranks import RankReport, rank_report
     from sparsepriors.language.analysis.rounding import PredictedFloor, predicted_floor
@@ -37,8 +52,10 @@ __all__ = [
     "ALISACache",
     "ActivationSparsity",
     "DenseCache",
+    "EmergenceLogger",
     "H2OCache",
     "Hardware",
+    "MaskFamily",
     "ModelShape",
     "MustafarCache",
     "Overlap",
@@ -53,6 +70,7 @@ __all__ = [
     "SnapKVCache",
     "SparseCache",
     "SparseLayer",
+    "SparsityCurve",
     "StreamingCache",
     "ThinKCache",
     "TieredKV",
@@ -62,9 +80,16 @@ __all__ = [
     "UpdateMask",
     "UpdateReport",
     "Workload",
+    "apply_masks",
+    "block_weights",
     "classifier_accuracy",
     "convert_topk",
     "decoder_blocks",
+    "fixed_plan",
+    "mask_family",
+    "mean_curve",
+    "near_zero_count",
+    "one_shot_plan",
     "overlap",
     "perplexity",
     "plan",
@@ -74,19 +99,24 @@ __all__ = [
     "rank_report",
     "simulate_throughput",
     "sparse_kv",
+    "sparsity_curve",
     "token_rows",
+    "track_checkpoints",
     "train_classifier",
     "trajectory",
     "update_mask",
     "update_report",
+    "weight_table",
 ]
 
 _HOMES = {
     "ALISACache": "alisa",
     "ActivationSparsity": "analysis.activation",
     "DenseCache": "dense",
+    "EmergenceLogger": "analysis.emergence",
     "H2OCache": "eviction",
     "Hardware": "serving_model",
+    "MaskFamily": "analysis.families",
     "ModelShape": "serving_model",
     "MustafarCache": "kv_cache",
     "Overlap": "analysis.overlaps",
@@ -101,6 +131,7 @@ _HOMES = {
     "SnapKVCache": "eviction",
     "SparseCache": "cache_base",
     "SparseLayer": "cache_base",
+    "SparsityCurve": "analysis.curve",
     "StreamingCache": "eviction",
     "ThinKCache": "think",
     "TieredKV": "tiered",
@@ -110,9 +141,16 @@ _HOMES = {
     "UpdateMask": "analysis.update_masks",
     "UpdateReport": "analysis.updates",
     "Workload": "serving_model",
+    "apply_masks": "analysis.families",
+    "block_weights": "analysis.families",
     "classifier_accuracy": "classify",
     "convert_topk": "analysis.topk",
     "decoder_blocks": "pruning",
+    "fixed_plan": "analysis.families",
+    "mask_family": "analysis.families",
+    "mean_curve": "analysis.curve",
+    "near_zero_count": "analysis.emergence",
+    "one_shot_plan": "analysis.families",
     "overlap": "analysis.overlaps",
     "perplexity": "likelihood",
     "plan": "serving_model",
@@ -122,11 +160,14 @@ _HOMES = {
     "rank_report": "analysis.ranks",
     "simulate_throughput": "serving_model",
     "sparse_kv": "attention",
+    "sparsity_curve": "analysis.curve",
     "token_rows": "classify",
+    "track_checkpoints": "analysis.emergence",
     "train_classifier": "classify",
     "trajectory": "analysis.updates",
     "update_mask": "analysis.updates",
     "update_report": "analysis.updates",
+    "weight_table": "analysis.emergence",
 }
 
 

@@ -21,7 +21,8 @@ def topk_levels(scores: Tensor, counts: Sequence[int]) -> Tensor:
     level = torch.zeros_like(places, dtype=torch.uint8)
     for k in counts:
         level += places < k
-    return torch.empty(scores.shape, dtype=torch.uint8, device=scores.device).scatter_(-1, order, level.expand_as(order))
+    levels = torch.empty(scores.shape, dtype=torch.uint8, device=scores.device)
+    return levels.scatter_(-1, order, level.expand_as(order))
 
 
 def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
