@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsepriors.networks.sparse.moves import drop, grow, in_time_density, jaccard, redistributed, sad
+from sparsepriors.networks.sparse.moves import cosine, drop, grow, in_time_density, jaccard, redistributed, sad
 
 cases = st.tuples(st.integers(1, 40), st.integers(0, 99), st.booleans())
 
@@ -60,6 +60,8 @@ def test_distances_of_masks():
     b = {"w": torch.tensor([True, False, True, False])}
     assert sad(a, b) == 2
     assert jaccard(a, b) == pytest.approx(1 / 3)
+    assert cosine(a, b) == pytest.approx(float(torch.cosine_similarity(a["w"].float(), b["w"].float(), dim=0)))
+    assert cosine(a, {"w": ~a["w"] & a["w"]}) == 0
     assert jaccard({"w": ~a["w"] & a["w"]}, {"w": ~a["w"] & a["w"]}) == 1
     assert in_time_density({"w": a["w"] | b["w"]}) == 0.75
     with pytest.raises(ValueError, match="same weights"):

@@ -17,7 +17,7 @@ from sparsepriors.networks.sparse.graph import ramanujan_gap, spectral_gap
 from sparsepriors.networks.sparse.hook import Sparsify
 from sparsepriors.networks.sparse.ift import IsoFLOP, solve_budget, sparse_ift
 from sparsepriors.networks.sparse.ledger import LayerRecord, SparsityReport, sparsity_report
-from sparsepriors.networks.sparse.moves import in_time_density, jaccard, sad
+from sparsepriors.networks.sparse.moves import cosine, in_time_density, jaccard, sad
 from sparsepriors.networks.sparse.plan import SparsePlan
 from sparsepriors.networks.sparse.presets import PRESETS, preset
 from sparsepriors.networks.sparse.probes import GradientNoise, SADTracker
@@ -106,6 +106,7 @@ __all__ = [
     "View",
     "XavierSNIPScore",
     "connectivity",
+    "cosine",
     "in_time_density",
     "jaccard",
     "preset",

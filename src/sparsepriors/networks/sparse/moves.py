@@ -68,6 +68,14 @@ def jaccard(a: Masks, b: Masks) -> float:
     return both / either if either else 1.0
 
 
+def cosine(a: Masks, b: Masks) -> float:
+    """The cosine of two sets of masks as vectors of zeros and ones; 0 if one keeps nothing (arXiv:2306.03805)."""
+    _same(a, b)
+    both = sum(int((a[n] & b[n]).sum()) for n in a)
+    size = math.sqrt(sum(int(m.sum()) for m in a.values())) * math.sqrt(sum(int(m.sum()) for m in b.values()))
+    return both / size if size else 0.0
+
+
 def in_time_density(fired: Masks) -> float:
     """Share of the weights that some mask has kept: the in-time over-parameterisation rate of Liu et al. (2021)."""
     return sum(int(m.sum()) for m in fired.values()) / sum(m.numel() for m in fired.values())
