@@ -13,6 +13,7 @@ from sparsepriors.networks.sparse.distribute import (
     Uniform,
     UniformPlus,
 )
+from sparsepriors.networks.sparse.frozen import FreezeOutside
 from sparsepriors.networks.sparse.graph import ramanujan_gap, spectral_gap
 from sparsepriors.networks.sparse.hook import Sparsify
 from sparsepriors.networks.sparse.ift import IsoFLOP, solve_budget, sparse_ift
@@ -67,6 +68,7 @@ __all__ = [
     "Event",
     "EveryStep",
     "Flow",
+    "FreezeOutside",
     "Global",
     "GraSPScore",
     "GradientNoise",

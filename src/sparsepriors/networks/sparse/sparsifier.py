@@ -26,6 +26,7 @@ from sparsepriors.networks.sparse.report import TrainingReport, training_report
 from sparsepriors.networks.sparse.rule import MaskedWeight, zero_outside
 from sparsepriors.networks.sparse.schedule import Event
 from sparsepriors.networks.sparse.score import Probe, Score, View, checked_generator, finite_weights
+from sparsepriors.networks.sparse.steps import before_step
 from sparsepriors.priors.patterns import pack_mask, unpack_mask
 
 _MOMENTUM = 0.9   # of the running mean of gradients that SNFS scores by
@@ -118,7 +119,7 @@ class Sparsifier:
                     parameter *= (parameter.numel() / max(1, self._counts[name])) ** 0.5
         if event is not None and event.save:
             self._saved = state_of(model, self._cells)
-        self._handles = [optimizer.register_step_pre_hook(self._around),
+        self._handles = [before_step(optimizer, self._before),
                          optimizer.register_step_post_hook(lambda *_: self._after())]
         self._look_ahead()
 
@@ -227,21 +228,6 @@ class Sparsifier:
         self._look_ahead()
 
     # One step of the optimizer.
-
-    def _around(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...],
-                kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Look at the gradients before the optimizer does: now, or after the closure that will compute them."""
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if closure is None:
-            self._before()
-            return None
-
-        def watched() -> Any:
-            loss = closure()
-            self._before()
-            return loss
-
-        return args[:1], {**kwargs, "closure": watched}
 
     def _before(self) -> None:
         if not self._collects:
