@@ -94,8 +94,8 @@ def test_gradients_are_those_of_finite_differences_and_stay_inside_the_mask(name
 
 @given(st.integers(0, 2**32 - 1))
 def test_preference_losses_fall_as_the_preferred_answer_becomes_likelier(seed):
-    _, mask, (chosen, rejected, *references) = _random(seed)
-    for loss in (lambda c: losses.dpo_loss(c, rejected, *references, mask, mask),
+    _, mask, (chosen, rejected, near, far) = _random(seed)
+    for loss in (lambda c: losses.dpo_loss(c, rejected, near, far, mask, mask),
                  lambda c: losses.simpo_loss(c, rejected, mask, mask),
                  lambda c: losses.orpo_loss(c, rejected, mask, mask)):
         assert float(loss(chosen + 0.04)) < float(loss(chosen))
