@@ -23,7 +23,7 @@ from sparsepriors.dictionaries import AuxK, MatchingPursuit, SparseAutoencoder, 
 from sparsepriors.dictionaries.metrics import fvu
 from sparsepriors.priors import BatchTopK, Prior, TopK
 
-D, ACTIVE, BATCH, RATE, K, ATOMS, IDLE, EPOCHS = 384, 24, 1024, 1e-3, 32, 8, -0.5, 4
+D, ACTIVE, BATCH, RATE, K, ATOMS, IDLE, EPOCHS = 384, 24, 1024, 1e-3, 32, 8, -0.5, 3
 Trainer = tuple[Callable[[], object], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 """Trains on all batches; the loss of a batch; reconstructions."""
 
@@ -203,7 +203,7 @@ def compared(case: str, name: str, prior: Prior, aux: AuxK | None, n: int, batch
         if theirs is None:
             continue
         mine = ours(prior, n, batches, aux)
-        found = paired(mine[0], theirs[0], pairs=pairs, budget=60)
+        found = paired(mine[0], theirs[0], pairs=pairs, budget=12)
         tokens = len(batches) * len(batches[0])
         timed = time_row(f"{case}, {n} latents", label, found, target=1.3)
         rows.append({**timed, "tokens_per_second": round(tokens * 1e3 / timed["ours"]),
@@ -220,13 +220,13 @@ def compared(case: str, name: str, prior: Prior, aux: AuxK | None, n: int, batch
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    n, count = (512, 2) if quick else (3072, 6)
+    n, count = (512, 2) if quick else (3072, 4)
     x = signals(count * BATCH, 2 * n)
     rows = []
     for case, name, prior, aux in architectures():
-        rows += compared(case, name, prior, aux, n, list(x.split(BATCH)), 2 if quick else 7)
+        rows += compared(case, name, prior, aux, n, list(x.split(BATCH)), 2 if quick else 5)
     for larger in () if quick else (2048, 8192, 32768, 65536):   # the cost of width
-        rows += compared(f"TopK, k = {K}", "TopK", TopK(K), None, larger, list(x[:2 * BATCH].split(BATCH)), 3)
+        rows += compared(f"TopK, k = {K}", "TopK", TopK(K), None, larger, [x[:BATCH]], 3)
     return rows
 
 
