@@ -187,8 +187,10 @@ def _csc() -> list[KernelCase]:
         return *columns, torch.randn(len(index), tasks, dtype=dtype, generator=generator), index, n
 
     def gram(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        columns, index, n, _ = compressed(size, generator)
-        return *columns, index, index.flip(0)[:40], torch.rand(n, dtype=dtype, generator=generator)
+        columns, index, n, tasks = compressed(size, generator)
+        # Few short columns beside many, as many long ones, and many short ones: each is another way.
+        left = index if tasks == 1 else index[:2]
+        return *columns, left, index.flip(0)[:40], torch.rand(n, dtype=dtype, generator=generator)
 
     sizes = ((0, 3, 0, 1), (1, 1, 1, 1), (7, 9, 5, 2), (64, 40, 40, 1), (33, 40, 20, 3), (401, 1500, 1400, 1))
     found = []

@@ -17,6 +17,7 @@ namespace {
 constexpr size_t kPiece = 32;              // columns that one piece of work takes
 constexpr const char* kOutside = "rows must be from 0 to n - 1";
 constexpr size_t kShort = 16;              // entries of a column that is summed as it comes
+constexpr size_t kPass = 40;               // to lay an entry out takes as long as so many products
 constexpr size_t kShared = size_t(1) << 17;  // products below which a thread is woken for longer than it helps
 
 // Every index is looked at before it is followed: a matrix from elsewhere may hold any.
@@ -128,26 +129,57 @@ void combination(const Columns<I>& x, const Picked& index, const double* coeffic
     }
 }
 
-// The left columns are laid out by rows; each right one then meets only the entries in rows of its own.
+// Long columns: each of those that are laid out is made dense in turn, and met by all of the others.
+template <class I, class Put>
+void gram_of_long(const Columns<I>& x, const Picked& laid, const Picked& met, const double* weights, const Put& put,
+                  size_t threads) {
+    std::vector<std::vector<double>> dense(std::max(std::min(threads, laid.count), size_t(1)));
+    share(laid.count, threads, [&](size_t i, size_t thread) {
+        std::vector<double>& column = dense[thread];
+        column.resize(x.height, 0.0);
+        const size_t begin = x.begin(laid[i]), end = x.end(laid[i]);
+        for (size_t e = begin; e < end; ++e) {
+            const size_t row = x.row(e);
+            column[row] += weights[row] * x.values[e];
+        }
+        for (size_t j = 0; j < met.count; ++j) put(i, j, product<false>(x, met[j], column.data()));
+        for (size_t e = begin; e < end; ++e) column[x.row(e)] = 0.0;
+    });
+}
+
+// Short ones: the left columns are laid out by rows; each right one then meets only the entries in rows of its own.
 template <class I>
 void gram(const Columns<I>& x, const Picked& left, const Picked& right, const double* weights, double* out,
           size_t threads) {
-    const size_t entries = entries_of(x, left);
+    const size_t entries = entries_of(x, left), others = entries_of(x, right);
+    if (entries + others < kShared) threads = 1;
+    // In products that follow one another: a dense column is written and cleared, a layout is counted and filled.
+    const size_t by_left = 2 * entries + left.count * others, by_right = 2 * others + right.count * entries;
+    const size_t by_rows = 8 * entries + 2 * x.height + 2 * others * (1 + entries / (x.height + 1));
+    if (std::min(by_left, by_right) < by_rows) {
+        if (by_left < by_right)
+            gram_of_long(x, left, right, weights, [&](size_t a, size_t b, double v) { out[b * left.count + a] = v; },
+                         threads);
+        else
+            gram_of_long(x, right, left, weights, [&](size_t b, size_t a, double v) { out[b * left.count + a] = v; },
+                         threads);
+        return;
+    }
     struct Entry {
         double value;
         size_t column;
     };
     std::vector<size_t> ends(x.height + 1, 0);
-    std::vector<Entry> by_rows(entries);
+    std::vector<Entry> laid(entries);
     for (size_t a = 0; a < left.count; ++a)
         for (size_t e = x.begin(left[a]), end = x.end(left[a]); e < end; ++e) ++ends[x.row(e) + 1];
     for (size_t i = 0; i < x.height; ++i) ends[i + 1] += ends[i];
     for (size_t a = 0; a < left.count; ++a)
         for (size_t e = x.begin(left[a]), end = x.end(left[a]); e < end; ++e) {
             const size_t i = x.row(e);
-            by_rows[ends[i]++] = {x.values[e] * weights[i], a};  // afterwards ends[i] is where row i ends
+            laid[ends[i]++] = {x.values[e] * weights[i], a};  // afterwards ends[i] is where row i ends
         }
-    share((right.count + kPiece - 1) / kPiece, entries + entries_of(x, right) < kShared ? 1 : threads,
+    share((right.count + kPiece - 1) / kPiece, threads,
           [&](size_t piece, size_t) {
               for (size_t b = piece * kPiece; b < std::min(right.count, (piece + 1) * kPiece); ++b) {
                   double* sums = out + b * left.count;
@@ -156,7 +188,7 @@ void gram(const Columns<I>& x, const Picked& left, const Picked& right, const do
                       const size_t i = x.row(e);
                       const double v = x.values[e];
                       for (size_t at = i ? ends[i - 1] : 0; at < ends[i]; ++at)
-                          sums[by_rows[at].column] += v * by_rows[at].value;
+                          sums[laid[at].column] += v * laid[at].value;
                   }
               }
           });
