@@ -76,7 +76,7 @@ class MaskFamily:
     def sparsities(self) -> tuple[float, ...]:
         """The share of zeros in each mask, counted."""
         weights = sum(level.numel() for level in self.levels.values())
-        return tuple(1 - k / weights for k in self.kept)
+        return tuple((weights - k) / weights for k in self.kept)
 
     def masks(self, sparsity: float) -> dict[str, Bool[Tensor, "..."]]:
         """The masks that were asked for with this sparsity, True where a weight is kept.
@@ -96,7 +96,7 @@ class MaskFamily:
         for name, counts in self._kept().items():
             level = self.levels[name]
             rows.append({"name": name, "shape": list(level.shape), "weights": level.numel(), "kept": counts[place],
-                         "sparsity": 1 - counts[place] / level.numel()})
+                         "sparsity": (level.numel() - counts[place]) / level.numel()})
         return rows
 
     def save(self, path: str | os.PathLike[str]) -> Path:
