@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from language.encoders import sentences, tiny_encoder
-from sparsepriors.language import SentenceClassifier, classifier_accuracy, token_rows, train_classifier
-from sparsepriors.networks.sparse import Selector, SparsePlan
+from sparsepriors.language import (
+    SentenceClassifier,
+    class_means_head,
+    classifier_accuracy,
+    token_rows,
+    train_classifier,
+)
+from sparsepriors.networks import Hook
+from sparsepriors.networks.sparse import Selector, SparsePlan, preset
 from sparsepriors.priors import Unstructured
 
 
@@ -131,3 +138,39 @@ def test_bad_arguments_are_named():
         train_classifier(classifier(), ids, labels, epochs=1, batch=9, generator=generator())
     with pytest.raises(ValueError, match="labels must be one for each sentence"):
         classifier_accuracy(classifier(), ids, labels[:7])
+
+
+def test_a_head_of_class_means_chooses_the_nearest_mean():
+    model, (ids, labels) = classifier(), sentences(60)
+    class_means_head(model, ids, labels, batch=7)
+    with torch.no_grad():
+        x = model.features(ids)
+        means = torch.stack([x[labels == k].mean(dim=0) for k in range(3)])
+        logits = model(ids)
+        assert torch.equal(logits.argmax(dim=1), torch.cdist(x, means).argmin(dim=1))
+        class_means_head(model, ids, labels, sharpness=0.4)
+        torch.testing.assert_close(model(ids), 2 * logits)
+    with pytest.raises(ValueError, match="each of 3 classes, got shape .* and 2 classes"):
+        class_means_head(model, ids[labels > 0], labels[labels > 0])
+
+
+def test_rounds_share_the_epochs_rewind_and_begin_their_rates_anew():
+    ids, labels = sentences(64)
+    model = classifier()
+    before, seen = model.encoder.encoder.layer[0].output.dense.weight.detach().clone(), []
+
+    class Masks(Hook):
+        def __init__(self, sparsifier):
+            self.sparsifier = sparsifier
+
+        def after_step(self, loop):
+            seen.append((loop.step, self.sparsifier.density))
+
+    where = Selector(only=("encoder.encoder.layer.*",))
+    done = train_classifier(model, ids, labels, epochs=3, batch=16, generator=generator(),
+                            plan=preset("imp", density=0.25, rounds=3, where=where), attach=lambda s: [Masks(s)])
+    assert done.steps == 12
+    assert done.trace["lr"] == pytest.approx([1e-2 * f for f in (1, 0.75, 0.5, 0.25)] * 3)
+    assert [round(d, 2) for _, d in seen] == [1.0] * 3 + [0.5] * 4 + [0.25] * 5
+    kept = model.encoder.encoder.layer[0].output.dense.weight != 0
+    assert 0 < int(kept.sum()) < before.numel()

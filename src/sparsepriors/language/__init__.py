@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from sparsepriors.language.analysis.updates import Trajectory, UpdateReport, trajectory, update_mask, update_report
     from sparsepriors.language.attention import sparse_kv
     from sparsepriors.language.cache_base import SparseCache, SparseLayer
-    from sparsepriors.language.classify import SentenceClassifier, classifier_accuracy, token_rows, train_classifier
+    from sparsepriors.language.classify import (
+        SentenceClassifier,
+        class_means_head,
+        classifier_accuracy,
+        token_rows,
+        train_classifier,
+    )
     from sparsepriors.language.dense import DenseCache
     from sparsepriors.language.eviction import H2OCache, SnapKVCache, StreamingCache
     from sparsepriors.language.finetune.methods import DPO, GRPO, RFT, SFT
@@ -92,6 +98,7 @@ __all__ = [
     "Workload",
     "apply_masks",
     "block_weights",
+    "class_means_head",
     "classifier_accuracy",
     "convert_topk",
     "decoder_blocks",
@@ -136,6 +143,7 @@ _HOMES = {
     "ThinKCache": "think", "TieredKV": "tiered", "TopKConversion": "analysis.topk", "Traffic": "traffic",
     "Trajectory": "analysis.updates", "UpdateMask": "analysis.update_masks", "UpdateReport": "analysis.updates",
     "Workload": "serving_model", "apply_masks": "analysis.families", "block_weights": "analysis.families",
+    "class_means_head": "classify",
     "classifier_accuracy": "classify", "convert_topk": "analysis.topk", "decoder_blocks": "pruning",
     "finetune_subnetwork": "finetune.trainers", "fixed_plan": "analysis.families", "gsm8k_reward": "finetune.tasks",
     "mask_family": "analysis.families", "mean_curve": "analysis.curve", "near_zero_count": "analysis.emergence",

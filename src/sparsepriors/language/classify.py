@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from sparsepriors import _checks
 from sparsepriors.networks.batches import LengthGrouped
 from sparsepriors.networks.classification import predict
 from sparsepriors.networks.hooks import ClipGradNorm
-from sparsepriors.networks.schedules import trapezoid
+from sparsepriors.networks.schedules import repeated, trapezoid
 from sparsepriors.networks.sparse import SparsePlan, Sparsifier, Sparsify
 from sparsepriors.networks.train_loop import Hook, Training, TrainLoop, TrainState
 
@@ -116,7 +117,7 @@ def train_classifier(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], 
                      epochs: int, generator: torch.Generator, batch: int = 32, head_lr: float = 1e-2,
                      encoder_lr: float = 1e-4, weight_decay: float = 0.0, clip: float = 1.0,
                      autocast: torch.dtype | None = None, plan: SparsePlan | None = None,
-                     hooks: Sequence[Hook] = (),
+                     hooks: Sequence[Hook] = (), attach: Callable[[Sparsifier], Sequence[Hook]] | None = None,
                      callback: Callable[[TrainState], bool | None] | None = None) -> Training:
     """Train what asks for gradients, in place: AdamW, learning rates that fall linearly to zero, clipped gradients.
 
@@ -130,7 +131,8 @@ def train_classifier(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], 
         The sentences, see `token_rows`, and their classes.
     epochs, batch
         Passes over the sentences, and sentences of a step, at most all of them; those that do not fill a batch are left
-        out of an epoch.
+        out of an epoch. A plan that trains in rounds (`Rounds`) shares the passes among them, and the learning rates
+        begin anew in each.
     generator
         The only source of randomness, dropout included.
     head_lr, encoder_lr
@@ -143,11 +145,13 @@ def train_classifier(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], 
         Trains with masks, which are made part of the weights at the end.
     hooks, callback
         See `TrainLoop`.
+    attach
+        Makes further hooks of the sparsifier, such as one that follows its masks.
 
     Raises
     ------
     TypeError, ValueError
-        If there is not one label for each sentence a number is out of range, or the plan does not fit the
+        If there is not one label for each sentence, a number is out of range, or the plan does not fit the
         model or the number of steps.
     TrainingDivergedError
         If the loss is not finite.
@@ -163,13 +167,15 @@ def train_classifier(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], 
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": [p for p in trained if id(p) in head], "lr": head_lr},
               {"params": [p for p in trained if id(p) not in head], "lr": encoder_lr}]
-    steps = epochs * (len(ids) // batch)
+    rounds = 1 if plan is None else plan.schedule.restarts
+    length = math.ceil(epochs * (len(ids) // batch) / rounds)
+    steps = length * rounds
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=weight_decay, fused=True)
 
     sparsifier = None
     if plan is not None:
         sparsifier = Sparsifier(model, plan, optimizer, total_steps=steps, generator=generator)
-        hooks = (*hooks, Sparsify(sparsifier))
+        hooks = (*hooks, Sparsify(sparsifier), *(() if attach is None else attach(sparsifier)))
 
     def loss(model: nn.Module, drawn: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         rows, classes = drawn
@@ -178,11 +184,58 @@ def train_classifier(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], 
         return functional.cross_entropy(logits.float(), classes)
 
     loop = TrainLoop(model, optimizer, loss, batches, steps=steps, generator=generator,
-                     schedule=trapezoid(steps, decay=steps), hooks=(ClipGradNorm(clip), *hooks))
+                     schedule=repeated(trapezoid(length, decay=length), length), hooks=(ClipGradNorm(clip), *hooks))
     training = loop.fit(callback=callback)
     if sparsifier is not None:
         sparsifier.finalize()
     return training
+
+
+@torch.no_grad()
+def class_means_head(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], labels: Int64[Tensor, " n"], *,
+                     sharpness: float = 0.2, batch: int = 64, autocast: torch.dtype | None = None) -> None:
+    """Let the head, in place, choose the class whose mean feature is nearest: a start for trainings of few steps.
+
+    Logits are ``sharpness * (m_k x - |m_k|^2 / 2) / (s^2 sqrt(d))`` with the means m_k of the classes, the variance s^2
+    of a feature within its class and d features.
+
+    Parameters
+    ----------
+    ids, labels
+        Sentences of every class.
+    sharpness
+        How sure the head begins; too sure a head leaves the encoder nothing to learn.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a class has no sentence, there is not one label for each sentence, or a number is out of range.
+    """
+    _checks.positive("sharpness", sharpness)
+    _checks.count("batch", batch, low=1)
+    classes = model.head.out_features
+    if labels.shape != (len(ids),) or labels.unique().tolist() != list(range(classes)):
+        raise ValueError(f"labels must be one for each of {len(ids)} sentences and name each of {classes} classes, got "
+                         f"shape {tuple(labels.shape)} and {len(labels.unique())} classes")
+    with _arithmetic(ids.device, autocast):
+        features = predict(_Features(model), ids, batch=batch).float()
+    member = functional.one_hot(labels, classes).to(features)
+    means = member.mT @ features / member.sum(dim=0)[:, None]
+    within = (features - means[labels]).square().sum() / (features.shape[1] * max(1, len(ids) - classes))
+    scale = sharpness / (within.clamp_min(torch.finfo(within.dtype).tiny) * math.sqrt(features.shape[1]))
+    model.head.weight.copy_(scale * means)
+    model.head.bias.copy_(-scale * means.square().sum(dim=1) / 2)
+
+
+class _Features(nn.Module):
+    """What the head of a classifier sees, as a module of its own."""
+
+    def __init__(self, model: SentenceClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.model.features(ids)
 
 
 def classifier_accuracy(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], labels: Int64[Tensor, " n"], *,
