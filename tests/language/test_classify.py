@@ -157,7 +157,7 @@ def test_a_head_of_class_means_chooses_the_nearest_mean():
 def test_rounds_share_the_epochs_rewind_and_begin_their_rates_anew():
     ids, labels = sentences(64)
     model = classifier()
-    before, seen = model.encoder.encoder.layer[0].output.dense.weight.detach().clone(), []
+    before, seen = model.get_parameter("encoder.encoder.layer.0.output.dense.weight").detach().clone(), []
 
     class Masks(Hook):
         def __init__(self, sparsifier):
@@ -172,5 +172,5 @@ def test_rounds_share_the_epochs_rewind_and_begin_their_rates_anew():
     assert done.steps == 12
     assert done.trace["lr"] == pytest.approx([1e-2 * f for f in (1, 0.75, 0.5, 0.25)] * 3)
     assert [round(d, 2) for _, d in seen] == [1.0] * 3 + [0.5] * 4 + [0.25] * 5
-    kept = model.encoder.encoder.layer[0].output.dense.weight != 0
+    kept = model.get_parameter("encoder.encoder.layer.0.output.dense.weight") != 0
     assert 0 < int(kept.sum()) < before.numel()
