@@ -144,11 +144,11 @@ SIZES = {
                                            windows=40),
         _TINY, _TINY, 160, _TINY, (32, 128), (), (), (128, 512, (8, 16)), 500),
     Scale.DEFAULT: Sizes(
-        "fashion-mnist", 3000, 1000, LanguageSizes(context=64, width=96, depth=3, hidden=384, batch=12, steps=500,
-                                                   rate=2e-3, windows=800),
-        VisionSizes(patch=7, width=64, depth=4, hidden=256, batch=128, epochs=5),
-        VisionSizes(patch=7, width=64, depth=2, hidden=256, batch=50, epochs=25), 1000,
-        VisionSizes(patch=7, width=32, depth=2, hidden=0, batch=128, epochs=5), (128, 512, 1024), (), (),
+        "fashion-mnist", 3000, 1000, LanguageSizes(context=64, width=64, depth=2, hidden=256, batch=8, steps=1200,
+                                                   rate=2e-3, windows=500),
+        VisionSizes(patch=7, width=64, depth=2, hidden=256, batch=32, epochs=5),
+        VisionSizes(patch=7, width=64, depth=2, hidden=256, batch=40, epochs=25), 800,
+        VisionSizes(patch=7, width=32, depth=2, hidden=0, batch=32, epochs=5), (128, 512), (), (),
         (1024, 4096, (64, 128, 256, 1024)), 5000),
     Scale.FULL: Sizes(
         "fashion-mnist", 10_000, 2000, LanguageSizes(context=128, width=128, depth=4, hidden=512, batch=32, steps=1200,
