@@ -176,7 +176,8 @@ class DSEE:
         score
             Of `SCORES`, for the targets. ``"WABS"`` adds ``U V`` without its scale, as the published code does.
         skip
-            Names of layers to leave alone, such as ``("pooler",)`` where its output is not used.
+            Names of layers to leave alone, or of modules that hold them, such as ``("pooler",)`` where its output is
+            not used.
         generator
             Draws random scores.
 
@@ -400,7 +401,10 @@ class DSEE:
         return found
 
     def _cut(self, part: Attention | Hidden, kept: Tensor) -> None:
-        (keep_heads if isinstance(part, Attention) else keep_neurons)(self.model, part, kept)
+        if isinstance(part, Attention):
+            keep_heads(self.model, part, kept)
+        else:
+            keep_neurons(self.model, part, kept)
         key = _key(part)
         self._kept[key] = self._kept[key][kept] if key in self._kept else kept
 
@@ -421,7 +425,8 @@ class DSEE:
         own |= {id(m) for module in self.trained.values() for m in module.modules()}
         output: Any = getattr(self.model, "get_output_embeddings", lambda: None)()
         return {name: m for name, m in self.model.named_modules()
-                if is_matrix_layer(m) and id(m) not in own and m is not output and not named(name, skip)}
+                if is_matrix_layer(m) and id(m) not in own and m is not output
+                and not named(name, skip, anywhere=True)}
 
     def _must_be_attached(self) -> None:
         if not self.layers:

@@ -57,11 +57,12 @@ def fingerprint(model: nn.Module, trained: Mapping[str, nn.Module]) -> UInt8[Ten
     for name, p in model.named_parameters():
         if id(p) not in own:
             digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-            digest.update(memoryview(p.detach().cpu().contiguous().view(torch.uint8).numpy()))
+            digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
-def named(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a dotted name, or the last part of it, fits one of these patterns."""
-    last = name.rpartition(".")[2]
-    return bool(name) and any(fnmatchcase(name, p) or fnmatchcase(last, p) for p in patterns)
+def named(name: str, patterns: Sequence[str], *, anywhere: bool = False) -> bool:
+    """Whether a dotted name, or the last part of it (any part, if ``anywhere``), fits one of these patterns."""
+    parts = name.split(".")
+    found = [name, *(parts if anywhere else parts[-1:])]
+    return bool(name) and any(fnmatchcase(part, p) for part in found for p in patterns)
