@@ -19,6 +19,7 @@ from sparsepriors.language.finetune import (
     snapshot,
     token_log_probs,
 )
+from sparsepriors.networks.models import TinyDecoderLM
 
 _TASK = Addition(1)
 _END = 13
@@ -125,6 +126,16 @@ def test_log_probabilities_and_answers_of_a_policy(policy, generator):
     wanted = policy(answers.tokens[:1, :4])[0, -1].softmax(0).detach()
     assert float((shares - wanted).abs().max()) < 0.08
     assert policy.training
+
+
+def test_a_decoder_with_a_memory_gives_the_answers_of_one_that_reads_anew(generator):
+    model = TinyDecoderLM(16, context=8, width=16, depth=2, heads=2, hidden=32, std=0.5)
+    anew = nn.Sequential(model)
+    prompts = torch.randint(0, 16, (5, 4), generator=generator)
+    for options in ({"temperature": 0.0}, {"group": 3}):
+        found, wanted = (sample_answers(policy, prompts, 4, generator=torch.Generator().manual_seed(0), **options)
+                         for policy in (model, anew))
+        assert torch.equal(found.tokens, wanted.tokens)
 
 
 def test_what_follows_the_end_does_not_count(policy):

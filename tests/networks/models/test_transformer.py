@@ -135,3 +135,17 @@ def test_bad_sizes_and_tokens_are_refused() -> None:
             model(bad)
     with pytest.raises(ValueError, match="tokens must be from 0 to 10, got 0 to 11"):
         model(torch.tensor([[0, 11]]))
+
+
+def test_a_decoder_that_reads_on_gives_the_logits_of_the_whole_text(generator):
+    model = TinyDecoderLM(11, context=8, width=16, depth=2, heads=2, hidden=32)
+    tokens = torch.randint(0, 11, (3, 8), generator=generator)
+    past = [[] for _ in model.blocks]
+    found = [model(tokens[:, :4], past), *(model(tokens[:, t:t + 1], past) for t in range(4, 8))]
+    torch.testing.assert_close(torch.cat(found, 1), model(tokens))
+    with pytest.raises(ValueError, match="length from 1 to 0"):
+        model(tokens[:, :1], past)
+    past = [[] for _ in model.blocks]
+    model(tokens[:, :4], past)
+    with pytest.raises(ValueError, match="one at a time, got 2"):
+        model(tokens[:, 4:6], past)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsepriors import _checks
+from sparsepriors.networks.models import TinyDecoderLM
 
 
 class Answers(NamedTuple):
@@ -67,7 +68,9 @@ def token_log_probs(policy: nn.Module, tokens: Int[Tensor, "batch length"]) -> F
 def sample_answers(policy: nn.Module, prompts: Int[Tensor, "batch prompt"], length: int, *,
                    generator: torch.Generator | None = None, temperature: float = 1.0, group: int = 1,
                    end: int | None = None) -> Answers:
-    """Let the policy answer, token by token, in evaluation mode; the whole text is read anew for each token.
+    """Let the policy answer, token by token, in evaluation mode.
+
+    A `TinyDecoderLM` reads every token once; other policies read the whole text anew for each token.
 
     Parameters
     ----------
@@ -99,11 +102,13 @@ def sample_answers(policy: nn.Module, prompts: Int[Tensor, "batch prompt"], leng
     was_training = policy.training
     policy.eval()
     try:
-        tokens = prompts
+        tokens, past = prompts, [[] for _ in policy.blocks] if isinstance(policy, TinyDecoderLM) else None
         for i in range(length):
-            logits = _logits(policy, tokens)[:, -1].float()
+            found = _logits(policy, tokens) if past is None else policy(tokens[:, -1:] if i else tokens, past)
+            logits = found[:, -1].float()
             if not i:   # the prompt is read once for all answers to it
                 logits, tokens = logits.repeat_interleave(group, 0), tokens.repeat_interleave(group, 0)
+                past = None if past is None else [[x.repeat_interleave(group, 0) for x in kv] for kv in past]
             drawn = (logits.argmax(1, keepdim=True) if not temperature else
                      torch.multinomial(functional.softmax(logits / temperature, 1), 1, generator=generator))
             tokens = torch.cat([tokens, drawn], 1)

@@ -55,9 +55,13 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp: nn.Module = _Perceptron(width, hidden, activation, topk, bias)   # a `SparseMLP` may take its place
 
-    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """The tokens with what attention and perceptron add to them."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Float[Tensor, "batch tokens width"],
+                past: list[Tensor] | None = None) -> Float[Tensor, "batch tokens width"]:
+        """The tokens with what attention and perceptron add to them.
+
+        ``past`` holds keys and values of the tokens before and is brought up to date; see `TinyDecoderLM.forward`.
+        """
+        x = x + self.attn(self.norm1(x), past)
         return x + self.mlp(self.norm2(x))
 
 
@@ -209,25 +213,37 @@ class TinyDecoderLM(nn.Module):
             if isinstance(module, nn.Linear) and std is not None and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def features(self, tokens: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch length numbers"]:
-        """The normalised states in front of the head."""
+    def features(self, tokens: Int64[Tensor, "batch length"],
+                 past: list[list[Tensor]] | None = None) -> Float[Tensor, "batch length numbers"]:
+        """The normalised states in front of the head; for ``past`` see `forward`."""
         if tokens.dtype != torch.int64:
             raise TypeError(f"tokens must be int64, got {tokens.dtype}")
         longest, vocabulary = self.pos_embed.num_embeddings, self.embed.num_embeddings
-        if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= longest or not len(tokens):
-            raise ValueError(f"tokens must have shape (batch, length) with length from 1 to {longest}, "
+        start = past[0][0].shape[2] if past and past[0] else 0
+        if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= longest - start or not len(tokens):
+            raise ValueError(f"tokens must have shape (batch, length) with length from 1 to {longest - start}, "
                              f"got {tuple(tokens.shape)}")
         low, high = (int(t) for t in torch.aminmax(tokens))
         if low < 0 or high >= vocabulary:
             raise ValueError(f"tokens must be from 0 to {vocabulary - 1}, got {low} to {high}")
-        x = self.embed(tokens) + self.pos_embed.weight[:tokens.shape[1]]
-        for block in self.blocks:
-            x = block(x)
+        x = self.embed(tokens) + self.pos_embed.weight[start:start + tokens.shape[1]]
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if past is None else past[i])
         return self.norm(x)
 
-    def forward(self, tokens: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch length vocabulary"]:
-        """Logits of the token that follows each."""
-        return self.head(self.features(tokens))
+    def forward(self, tokens: Int64[Tensor, "batch length"],
+                past: list[list[Tensor]] | None = None) -> Float[Tensor, "batch length vocabulary"]:
+        """Logits of the token that follows each.
+
+        Parameters
+        ----------
+        tokens
+            The text, or with ``past`` what comes after the text that was read: first any number of tokens, then one
+            at a time.
+        past
+            Keys and values of what was read, one list for each block, empty at first; extended in place.
+        """
+        return self.head(self.features(tokens, past))
 
 
 class _Attention(nn.Module):
@@ -236,10 +252,17 @@ class _Attention(nn.Module):
         self.heads, self.causal = heads, causal
         self.qkv, self.proj = nn.Linear(width, 3 * width, bias=bias), nn.Linear(width, width, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: list[Tensor] | None = None) -> Tensor:
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        causal = self.causal
+        if past is not None:
+            if past:
+                if tokens != 1:
+                    raise ValueError(f"after the first tokens they are read one at a time, got {tokens}")
+                k, v, causal = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2), False
+            past[:] = k, v
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
 

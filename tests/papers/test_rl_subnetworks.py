@@ -1,0 +1,62 @@
+import json
+
+import pytest
+import torch
+
+from sparsepriors import _files
+from sparsepriors.papers import _rl_arms, get, rl_subnetworks
+from sparsepriors.papers._rl_real import measure_real
+from sparsepriors.runs import Run, Scale
+
+
+@pytest.mark.slow
+def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
+    rows, claims = smoke("rl-subnetworks", "sparsity", "matrices", "dynamics")
+    trained = [r for r in rows if r["part"] == "training"]
+    assert {r["method"] for r in trained} == set(_rl_arms.METHODS)
+    for row in trained:
+        assert row["floor"] <= row["bf16"] <= row["within_1e_6"] <= row["within_1e_4"]
+        assert row["fp32"] <= row["bf16"]
+        assert 0 < row["travel"] < 1.5
+    assert claims["over-random"]["ours"] > claims["over-random"]["baseline"]
+    overlaps = [r for r in rows if r["part"] == "overlap"]
+    assert {r["other"] for r in overlaps} == {"seed", "data", "method"}
+    assert all(r["matched"] >= r["chance"] for r in overlaps)
+
+
+def test_all_methods_of_a_seed_begin_at_one_start_and_halves_do_not_meet():
+    bench = _rl_arms.Bench(rl_subnetworks.SIZES[Scale.SMOKE], 3)
+    first, second, test = ({tuple(p) for p in part.tolist()} for part in bench.problems)
+    assert not first & second
+    assert not (first | second) & test
+    assert len(first | second | test) == 100
+    fresh = [bench.policy().state_dict() for _ in range(2)]
+    assert all(torch.equal(fresh[0][n], fresh[1][n]) for n in fresh[0])
+    assert bench.rates(1.0)[0] == 0.5
+    assert max(bench.rates(1.0)) == 1.0
+
+
+def test_preferred_answers_are_right_and_the_others_are_not():
+    bench = _rl_arms.Bench(rl_subnetworks.SIZES[Scale.SMOKE], 0)
+    own = bench.own(bench.policy().state_dict())
+    for name, operation in (("dpo-in", "+"), ("dpo-out", "-")):
+        method = bench.method(name, 0, own)
+        task = _rl_arms.Addition(1, operation)
+        assert bool(task.correct(method.chosen).all())
+        assert float(task.correct(method.rejected).double().mean()) < 0.2
+        assert torch.equal(method.chosen.tokens[:, :4], method.rejected.tokens[:, :4])
+
+
+def test_two_checkpoints_of_a_folder_are_compared(tmp_path):
+    before = {"layers.0.q.weight": torch.zeros(4, 4, dtype=torch.bfloat16), "embed": torch.ones(4)}
+    after = {"layers.0.q.weight": torch.eye(4, dtype=torch.bfloat16), "embed": torch.ones(4)}
+    for kind, weights in (("before", before), ("after", after)):
+        _files.write_tensors(tmp_path / "data" / kind / "model.safetensors", weights)
+    run = Run.start(get("rl-subnetworks"), tmp_path / "run", scale=Scale.FULL, seed=0, data_dir=tmp_path / "data")
+    measure_real(run)
+    rows = {r["tensor"]: r for r in json.loads((run.folder / "rows.json").read_text())}
+    assert rows["all"]["bf16"] == 16 / 20
+    assert rows["all"]["bf16_inner"] == rows["q.weight"]["bf16"] == 12 / 16
+    empty = Run.start(get("rl-subnetworks"), tmp_path / "other", scale=Scale.FULL, seed=0, data_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match="must hold checkpoints in before/ and after/"):
+        measure_real(empty)
