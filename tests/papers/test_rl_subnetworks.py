@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparsepriors import _files
+from sparsepriors.language.finetune import DPO
 from sparsepriors.papers import _rl_arms, get, rl_subnetworks
 from sparsepriors.papers._rl_real import measure_real
 from sparsepriors.runs import Run, Scale
@@ -42,6 +43,7 @@ def test_preferred_answers_are_right_and_the_others_are_not():
     for name, operation in (("dpo-in", "+"), ("dpo-out", "-")):
         method = bench.method(name, 0, own)
         task = _rl_arms.Addition(1, operation)
+        assert isinstance(method, DPO)
         assert bool(task.correct(method.chosen).all())
         assert float(task.correct(method.rejected).double().mean()) < 0.2
         assert torch.equal(method.chosen.tokens[:, :4], method.rejected.tokens[:, :4])
