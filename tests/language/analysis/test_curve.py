@@ -18,7 +18,7 @@ from sparsepriors.language.analysis import (
     sparsity_curve,
 )
 from sparsepriors.networks import Sparsifier, prune
-from sparsepriors.networks.sparse import Uniform, preset
+from sparsepriors.networks.sparse import Global, Uniform, preset
 from sparsepriors.priors import NM, Unstructured
 
 CURVE = SparsityCurve((0.0, 0.1, 0.2, 0.4, 0.5), (0.9, 0.91, 0.895, 0.885, 0.4))
@@ -92,6 +92,9 @@ def test_a_curve_prunes_the_smallest_and_puts_the_model_back():
     again = sparsity_curve(model, lambda m: float(weight(m, 0).abs().sum()), mask_family(model, (0.25, 0.5)))
     want = [float(weight(m, 0).abs().sum()) for m in (net(), *(pruned(s) for s in (0.25, 0.5)))]
     assert again.scores == pytest.approx(want)
+    for options in ({}, {"prune": lambda m, s: prune(m, Unstructured(1 - s), distribution=Global())}):
+        known = sparsity_curve(model, lambda m: float(weight(m, 0).abs().sum()), (0.25, 0.5), dense=7.0, **options)
+        assert known.scores == (7.0, *again.scores[1:])
 
 
 def pruned(sparsity):

@@ -190,7 +190,7 @@ def sparsity_curve(model: nn.Module, evaluate: Callable[[nn.Module], float],
                    sparsities: Sequence[float | Pattern] | MaskFamily, *, plan: SparsePlan | None = None,
                    prune: Callable[[nn.Module, float], Pruned | None] | None = None,
                    finetune: Callable[[nn.Module, Masks], object] | None = None, higher_is_better: bool = True,
-                   generator: torch.Generator | None = None,
+                   generator: torch.Generator | None = None, dense: float | None = None,
                    callback: Callable[[float, float], object] | None = None) -> SparsityCurve:
     """Prune a model at increasing sparsity, measure it each time, and leave it as it was.
 
@@ -212,6 +212,8 @@ def sparsity_curve(model: nn.Module, evaluate: Callable[[nn.Module], float],
         that keep everything. What was pruned must stay zero: `fixed_plan` holds masks in a `Sparsifier`.
     higher_is_better
         False for perplexities and losses.
+    dense
+        The score of the dense model (fine-tuned, where the others are), if it is known from another curve.
     callback
         Called with each sparsity and its score.
 
@@ -227,14 +229,14 @@ def sparsity_curve(model: nn.Module, evaluate: Callable[[nn.Module], float],
     if prune is None:
         family = sparsities if isinstance(sparsities, MaskFamily) else mask_family(
             model, sparsities, plan=plan, generator=generator)
-        points = _masked(model, evaluate, family, finetune, callback)
+        points = _masked(model, evaluate, family, finetune, dense, callback)
     elif finetune is not None or plan is not None or isinstance(sparsities, MaskFamily):
         raise ValueError("prune decides alone what goes: give neither plan, finetune nor a MaskFamily with it")
     else:
         asked = [s for s in sparsities if not isinstance(s, Pattern)]
         if len(asked) < len(sparsities):
             raise TypeError(f"sparsities must be numbers where prune is given, got {sparsities!r}")
-        points = _pruned(model, evaluate, asked, prune, callback)
+        points = _pruned(model, evaluate, asked, prune, dense, callback)
     return SparsityCurve(tuple(s for s, _ in points), tuple(v for _, v in points), higher_is_better)
 
 
@@ -254,16 +256,16 @@ def mean_curve(curves: Sequence[SparsityCurve]) -> SparsityCurve:
 
 
 def _masked(model: nn.Module, evaluate: Callable[[nn.Module], float], family: MaskFamily,
-            finetune: Callable[[nn.Module, Masks], object] | None,
+            finetune: Callable[[nn.Module, Masks], object] | None, dense: float | None,
             callback: Callable[[float, float], object] | None) -> list[tuple[float, float]]:
     before = state_of(model, {}) if finetune is not None else {
         name: p.detach().clone() for name, p in model.named_parameters() if name in family.levels}
     full = {name: torch.ones_like(level, dtype=torch.bool) for name, level in family.levels.items()}
     todo = [(0.0, full), *((counted, asked) for counted, asked in zip(family.sparsities, family.asked, strict=True)
                            if counted > 0)]
-    points = []
+    points = [] if dense is None else [(0.0, dense)]
     try:
-        for sparsity, asked in todo:
+        for sparsity, asked in todo[len(points):]:
             masks = asked if isinstance(asked, dict) else family.masks(asked)
             if finetune is not None:
                 put_back(model, before)
@@ -279,10 +281,10 @@ def _masked(model: nn.Module, evaluate: Callable[[nn.Module], float], family: Ma
 
 
 def _pruned(model: nn.Module, evaluate: Callable[[nn.Module], float], sparsities: Sequence[float],
-            prune: Callable[[nn.Module, float], Pruned | None],
+            prune: Callable[[nn.Module, float], Pruned | None], dense: float | None,
             callback: Callable[[float, float], object] | None) -> list[tuple[float, float]]:
     before = state_of(model, {})
-    points = [(0.0, _measured(model, evaluate, 0.0, callback))]
+    points = [(0.0, _measured(model, evaluate, 0.0, callback) if dense is None else dense)]
     try:
         for asked in sparsities:
             if asked == 0:
