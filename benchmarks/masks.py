@@ -1,4 +1,4 @@
-"""N:M and top-k masks of a 4096 x 4096 weight against torch.topk, pattern search as in ASP, and torch's own pruning.
+"""N:M, top-k and nested masks of a 4096 x 4096 weight against torch.topk, pattern search as in ASP, torch's pruning.
 
     python benchmarks/masks.py
 
@@ -12,6 +12,7 @@ import itertools
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 from _paired import command, limit_row, paired, time_row
 from torch import Tensor
@@ -60,6 +61,20 @@ def topk_by_torch_prune(weight: Tensor, k: int) -> Tensor:
     return prune.L1Unstructured(weight.numel() - k).compute_mask(weight, torch.ones_like(weight)).bool()
 
 
+def levels_by_topk(scores: Tensor, counts: list[int]) -> Tensor:
+    levels = torch.zeros(scores.shape, dtype=torch.uint8)
+    for k in counts:
+        levels += topk_by_topk(scores, k)
+    return levels
+
+
+def levels_by_partition(scores: Tensor, counts: list[int]) -> Tensor:
+    """NumPy's partition finds every threshold in one pass; entries equal to one of them are all kept."""
+    values, places = scores.numpy(), [scores.numel() - k for k in counts]
+    thresholds = np.partition(values, places)[places]
+    return torch.from_numpy(np.searchsorted(thresholds, values, side="right").astype(np.uint8))
+
+
 def same_choice(case: str, scores: Tensor, mask: Tensor, ours: Tensor, n: int, m: int) -> None:
     """Raise unless both masks keep n of every m and, to rounding, equal scores in every group."""
     kept, due = ((scores * k).reshape(-1, m).sum(dim=1) for k in (mask, ours))
@@ -93,6 +108,13 @@ def measure(quick: bool) -> list[dict[str, Any]]:
             assert abs(int(peer(argument, k).sum()) - k) <= flat.numel() * 1e-5
             found = paired(lambda k=k: kernels.topk_mask(flat, k), lambda k=k, f=peer, x=argument: f(x, k), pairs=5)
             rows.append(time_row(f"top-k mask, {share:.0%} zeros, {side} x {side}", name, found))
+    counts = [round((1 - i / 10) * flat.numel()) for i in range(1, 10)]
+    want = kernels.topk_levels(flat, counts)
+    for name, peer in (("torch.topk and scatter, each", levels_by_topk), ("numpy.partition", levels_by_partition)):
+        if int((peer(flat, counts) != want).sum()) > flat.numel() * 1e-5:
+            raise AssertionError(f"{name} keeps other entries")
+        found = paired(lambda: kernels.topk_levels(flat, counts), lambda f=peer: f(flat, counts), pairs=5)
+        rows.append(time_row(f"nine nested masks, {side} x {side}", name, found))
     return rows
 
 

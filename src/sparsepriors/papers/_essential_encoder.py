@@ -14,7 +14,16 @@ from torch.nn.utils import prune as torch_prune
 
 from sparsepriors.data.dialogues import Words
 from sparsepriors.data.intents import Intents, intents
-from sparsepriors.networks.sparse import Global, RandomScore, Selector, SparsePlan, Sparsifier, cosine, preset
+from sparsepriors.networks.sparse import (
+    Global,
+    MagnitudeScore,
+    RandomScore,
+    Selector,
+    SparsePlan,
+    Sparsifier,
+    cosine,
+    preset,
+)
 from sparsepriors.networks.train_loop import Hook, TrainLoop
 from sparsepriors.priors.patterns import Unstructured
 from sparsepriors.runs import Run, Scale
@@ -59,14 +68,32 @@ class Task:
     epochs: int
 
 
-def classify(run: Run, sizes: EncoderSizes, advance: Callable[[], object]) -> dict[Any, Any]:
-    """Accuracies by task, method and sparsity; ``"feed_forward"`` and ``"cosines"`` of the masks besides."""
+@dataclass(frozen=True)
+class Classified:
+    """What was found.
+
+    Attributes
+    ----------
+    accuracy
+        By task, method and sparsity; ``(task, "dense", 0.0)`` is the encoder with all of its weights.
+    cosines
+        Of the mask of one shot and the ticket's, by sparsity.
+    feed_forward
+        The share of the smallest weights that lies in feed-forward layers.
+    """
+
+    accuracy: dict[tuple[str, str, float], float]
+    cosines: dict[float, float]
+    feed_forward: float
+
+
+def classify(run: Run, sizes: EncoderSizes, advance: Callable[[], object]) -> Classified:
+    """Fine-tune with every mask; find lottery tickets."""
     bench = _Bench(run, sizes)
-    found: dict[Any, Any] = {"feed_forward": run.once("where", bench.where)["feed_forward"]}
-    peer = run.once("peer", bench.peer)
-    run.log(part="masks", method="magnitude", sparsity=LOW, feed_forward=found["feed_forward"],
-            feed_forward_size=bench.feed_forward_size)
-    run.log(part="masks", method="torch.nn.utils.prune", sparsity=0.5, **peer)
+    low = run.once("where", bench.where)
+    run.log(part="masks", method="magnitude", sparsity=LOW, **low)
+    run.log(part="masks", method="torch.nn.utils.prune", sparsity=0.5, **run.once("peer", bench.peer))
+    found: dict[tuple[str, str, float], float] = {}
     for task in TASKS:
         dense = run.once(f"{task}-dense", functools.partial(bench.dense, task))["accuracy"]
         found[task, "dense", 0.0] = dense
@@ -80,11 +107,10 @@ def classify(run: Run, sizes: EncoderSizes, advance: Callable[[], object]) -> di
             advance()
     ticket = run.once("ticket", bench.ticket)
     found["domain", "ticket", TICKET] = ticket["accuracy"]
-    found["cosines"] = dict(ticket["cosines"])
     run.log(part="encoder", task="domain", method="ticket", sparsity=TICKET, accuracy=ticket["accuracy"])
     for sparsity, value in ticket["cosines"]:
         run.log(part="masks", method="ticket", sparsity=sparsity, cosine=value)
-    return found
+    return Classified(found, dict(ticket["cosines"]), low["feed_forward"])
 
 
 class _Bench:
@@ -158,8 +184,8 @@ class _Bench:
     def curve(self, name: str, method: str, dense: float) -> dict[str, Any]:
         from sparsepriors.language import fixed_plan, sparsity_curve
 
-        score = {} if method == "magnitude" else {"score": RandomScore()}
-        plan = SparsePlan(Unstructured(), Global(), where=Selector(only=(_BLOCKS,)), **score)
+        score = MagnitudeScore() if method == "magnitude" else RandomScore()
+        plan = SparsePlan(Unstructured(), Global(), score=score, where=Selector(only=(_BLOCKS,)))
 
         def finetune(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             self.train(name, model, fixed_plan(masks))
@@ -185,19 +211,17 @@ class _Bench:
         return {"accuracy": self.accuracy("domain", model), "cosines": cosines}
 
     def where(self) -> dict[str, Any]:
-        """The share of the smallest weights that lies in the feed-forward layers."""
+        """The shares of the smallest weights, and of all, that lie in the feed-forward layers."""
         from sparsepriors.language import mask_family
 
         rows = mask_family(self.encoder[0], (LOW,)).per_layer(LOW)
-        zeros = {r["name"]: r["weights"] - r["kept"] for r in rows}
-        return {"feed_forward": sum(z for n, z in zeros.items() if _feeds_forward(n)) / sum(zeros.values())}
+        forward = [r for r in rows if "attention" not in r["name"]]
 
-    @property
-    def feed_forward_size(self) -> float:
-        """The share of all weights of the blocks that lies there."""
-        sizes = {n: p.numel() for n, p in self.encoder[0].named_parameters() if n.startswith("encoder.layer.")
-                 and p.ndim == 2}
-        return sum(k for n, k in sizes.items() if _feeds_forward(n)) / sum(sizes.values())
+        def share(count: Callable[[dict[str, Any]], int]) -> float:
+            return sum(map(count, forward)) / sum(map(count, rows))
+
+        return {"feed_forward": share(lambda r: r["weights"] - r["kept"]),
+                "feed_forward_size": share(lambda r: r["weights"])}
 
     def peer(self) -> dict[str, Any]:
         """Entries in which the mask of one shot differs from that of PyTorch's own pruning, on a copy."""
@@ -232,10 +256,6 @@ class _Rounds(Hook):
         if density < (self.densities[-1] if self.densities else 1.0):
             self.densities.append(density)
             self.masks.append({n: m.clone() for n, m in self._sparsifier.masks.items()})
-
-
-def _feeds_forward(name: str) -> bool:
-    return "attention" not in name
 
 
 def _stand_in(seed: int) -> tuple[Any, Callable[[list[str]], Tensor]]:

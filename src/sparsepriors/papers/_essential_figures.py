@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from sparsepriors.papers._axes import plain_ticks
+from sparsepriors.papers._essential_encoder import Classified
 from sparsepriors.runs import Run
 
 _STYLES = {"magnitude": ("#1b4965", "o-"), "magnitude in each layer": ("#5fa8d3", "s--"), "Wanda": ("#2a9d5c", "D-"),
@@ -39,7 +39,7 @@ def draw_reader(run: Run, nats: dict[tuple[str, float], float]) -> None:
                "Perplexity over sparsity for seven ways to prune")
 
 
-def draw_classifiers(run: Run, found: dict[Any, Any]) -> None:
+def draw_classifiers(run: Run, found: Classified) -> None:
     """Accuracy over sparsity on both tasks, and the likeness of masks to those of lottery tickets."""
     from matplotlib.figure import Figure
 
@@ -50,15 +50,14 @@ def draw_classifiers(run: Run, found: dict[Any, Any]) -> None:
             ("domain", "random", "#1b4965", "x:", "10 domains, random"),
             ("intent", "magnitude", "#e08e0b", "s-", "150 intents, smallest"),
             ("domain", "ticket", "#2a9d5c", "*", "10 domains, lottery ticket")):
-        points = sorted((100 * key[2], 100 * v) for key, v in found.items()
-                        if isinstance(key, tuple) and key[:2] == (task, method))
+        points = sorted((100 * s, 100 * v) for (*key, s), v in found.accuracy.items() if key == [task, method])
         if method != "ticket":
-            points = [(0.0, 100 * found[task, "dense", 0.0]), *points]
+            points = [(0.0, 100 * found.accuracy[task, "dense", 0.0]), *points]
         left.plot(*zip(*points, strict=True), style, color=colour, label=label,
                   markersize=14 if method == "ticket" else 6)
     left.set(xlabel="weights of the blocks removed (%)", ylabel="test sentences right (%)")
     left.legend(frameon=False, fontsize=8)
-    cosines = sorted(found["cosines"].items())
+    cosines = sorted(found.cosines.items())
     right.plot([100 * s for s, _ in cosines], [c for _, c in cosines], "o-", color="#2a9d5c", label="measured")
     right.plot([100 * s for s, _ in cosines], [1 - s for s, _ in cosines], "k:", linewidth=1, label="unrelated masks")
     right.axhline(0.96, color="#cc3333", linewidth=0.8, linestyle=(0, (4, 4)), label="published")

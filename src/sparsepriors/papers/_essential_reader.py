@@ -11,7 +11,15 @@ from typing import Any
 import torch
 
 from sparsepriors.networks.calibrated import LayerPruner, SparseGPT, Wanda
-from sparsepriors.networks.sparse import Global, RandomScore, SparsePlan, Uniform
+from sparsepriors.networks.sparse import (
+    Distribution,
+    Global,
+    MagnitudeScore,
+    RandomScore,
+    Score,
+    SparsePlan,
+    Uniform,
+)
 from sparsepriors.papers._reading import load_model, windows
 from sparsepriors.priors.patterns import NM, Pattern, Unstructured
 from sparsepriors.runs import Run, Scale
@@ -54,9 +62,9 @@ def read(run: Run, sizes: ReaderSizes, advance: Callable[[], object]) -> dict[tu
         return lambda: curve(calibrated, prune=lambda m, s: prune_blocks(
             m, Unstructured(1 - s, dims=dims), text("valid"), method=method))
 
-    def plan(distribution: Global | Uniform, score: RandomScore | None = None) -> SparsePlan:
+    def plan(distribution: Distribution, score: Score | None = None) -> SparsePlan:
         where = block_weights(model()[0])
-        return SparsePlan(Unstructured(), distribution, where=where, **({} if score is None else {"score": score}))
+        return SparsePlan(Unstructured(), distribution, score=score or MagnitudeScore(), where=where)
 
     dense = run.once("read-dense", lambda: {"nats": nats(model()[0])})["nats"]
     full = run.scale is Scale.FULL

@@ -84,10 +84,11 @@ def _words(run: Run, sizes: TrainingSizes, share: float, decay: float) -> dict[s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         small = run.scale is Scale.SMOKE
-        model: Any = BertForMaskedLM(BertConfig(
+        made: Any = BertForMaskedLM(BertConfig(
             vocab_size=size, hidden_size=32 if small else 128, num_hidden_layers=2 if small else 4,
             num_attention_heads=2 if small else 4, intermediate_size=64 if small else 512,
-            max_position_embeddings=sizes.length)).to(run.device)
+            max_position_embeddings=sizes.length))
+    model = made.to(run.device)
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         starts = torch.randint(0, len(ids) - sizes.length, (sizes.batch, 1), generator=generator)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-from sparsepriors.papers._essential_encoder import EncoderSizes, classify
+from sparsepriors.papers._essential_encoder import Classified, EncoderSizes, classify
 from sparsepriors.papers._essential_figures import draw_classifiers, draw_reader
 from sparsepriors.papers._essential_reader import ReaderSizes, read
 from sparsepriors.papers._essential_training import TrainingSizes, emerge
@@ -105,7 +104,7 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     draw_classifiers(run, found)
 
 
-def _claims(run: Run, nats: dict[tuple[str, float], float], found: dict[str, Any]) -> None:
+def _claims(run: Run, nats: dict[tuple[str, float], float], found: Classified) -> None:
     dense = nats["dense", 0.0]
     steps = [nats["magnitude", s / 10] for s in range(1, 7)]
     costs = [b - a for a, b in pairwise(steps)]
@@ -117,12 +116,13 @@ def _claims(run: Run, nats: dict[tuple[str, float], float], found: dict[str, Any
     run.claim("nm-7-8", ours=nats["N of 8", 0.125], baseline=dense)
     run.claim("free-over-4-8", ours=nats["magnitude in each layer", 0.5], baseline=nats["N of 8", 0.5])
     run.claim("4-8-over-2-4", ours=nats["N of 8", 0.5], baseline=nats["N of 4", 0.5])
-    run.claim("feed-forward", ours=found["feed_forward"], baseline=0.5)
+    run.claim("feed-forward", ours=found.feed_forward, baseline=0.5)
+    right = found.accuracy
     for task in ("domain", "intent"):
-        run.claim(f"{task}-20", ours=found[task, "magnitude", 0.2], baseline=found[task, "dense", 0.0])
-    lost = {task: found[task, "dense", 0.0] - found[task, "magnitude", 0.6] for task in ("domain", "intent")}
+        run.claim(f"{task}-20", ours=right[task, "magnitude", 0.2], baseline=right[task, "dense", 0.0])
+    lost = {task: right[task, "dense", 0.0] - right[task, "magnitude", 0.6] for task in ("domain", "intent")}
     run.claim("task-matters", ours=lost["intent"], baseline=lost["domain"])
-    run.claim("ten-points-over-random", ours=found["domain", "magnitude", 0.4], baseline=found["domain", "random", 0.3])
-    run.claim("hard-90", ours=found["intent", "dense", 0.0] - found["intent", "magnitude", 0.9], baseline=0.05)
-    run.claim("same-as-tickets", ours=min(found["cosines"].values()), baseline=0.96)
-    run.claim("as-good-as-tickets", ours=found["domain", "magnitude", 0.4], baseline=found["domain", "ticket", 0.4])
+    run.claim("ten-points-over-random", ours=right["domain", "magnitude", 0.4], baseline=right["domain", "random", 0.3])
+    run.claim("hard-90", ours=right["intent", "dense", 0.0] - right["intent", "magnitude", 0.9], baseline=0.05)
+    run.claim("same-as-tickets", ours=min(found.cosines.values()), baseline=0.96)
+    run.claim("as-good-as-tickets", ours=right["domain", "magnitude", 0.4], baseline=right["domain", "ticket", 0.4])
