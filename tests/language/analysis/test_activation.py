@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -197,6 +198,26 @@ def test_an_error_inside_of_the_model_leaves_the_meter_usable() -> None:
     with meter, pytest.raises(RuntimeError, match="counting already"), meter:
         pass
     assert "0.relu()" in meter.to_text()
+
+
+def test_a_module_that_catches_the_error_of_another_owns_what_it_calls() -> None:
+    class Raises(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyError("always")
+
+    class Catches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Raises()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with contextlib.suppress(KeyError):
+                self.inner(x)
+            return functional.relu(x)
+
+    with ActivationSparsity(Catches()) as meter:
+        meter.model(torch.ones(1, 2))
+    assert list(meter.percent_nonzero()) == ["relu()"]
 
 
 @pytest.mark.public_door
