@@ -19,7 +19,7 @@ TINY = VisionSizes(patch=4, width=16, depth=1, hidden=32, batch=20, epochs=1)
 def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
     rows, claims = smoke("lazy-neuron", "emergence", "topk")
     layers = [r for r in rows if "layer" in r]
-    assert {r["arm"] for r in layers} == {"dense", "a quarter", "a sixteenth"}
+    assert {r["arm"] for r in layers} == {"dense", "a quarter", "a sixteenth", "longer"}
     dense = [r for r in layers if r["arm"] == "dense"]
     assert all(45 <= r["percent_first"] <= 55 for r in dense)
     for model in ("text", "images"):

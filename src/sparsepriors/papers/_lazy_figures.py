@@ -17,7 +17,7 @@ _CAUSES = {"labels": ("random labels", "#d68910"), "inputs": ("random images", "
            "endless": ("random and endless", "#7b4fa3")}
 
 
-def emergence(run: Run, text: dict[str, Any], images: dict[str, Any], causes: dict[str, Any]) -> None:
+def emergence(run: Run, text: dict[str, Any], images: dict[str, dict[str, Any]], causes: dict[str, Any]) -> None:
     """Active neurons by layer on the way of the training, by cause, and neuron by neuron."""
     from matplotlib.figure import Figure
 
@@ -27,7 +27,8 @@ def emergence(run: Run, text: dict[str, Any], images: dict[str, Any], causes: di
     for layer, path in enumerate(zip(*text["path"], strict=True)):
         left.plot(text["steps"], path, "o-", ms=3, color=shades[layer % 4], label=f"layer {layer + 1}")
     left.set(title="decoder of characters", ylabel="active neurons (%)")
-    curves = [(images, ("images and labels", _DENSE)), *((causes[kind], look) for kind, look in _CAUSES.items())]
+    curves = [(images["dense"], ("images and labels", _DENSE)), (images["longer"], ("the same, longer", "#92bcd6"))]
+    curves += [(causes[kind], look) for kind, look in _CAUSES.items()]
     for found, (label, colour) in curves:
         middle.plot(found["steps"], [fmean(p) for p in found["path"]], "o-", ms=3, color=colour, label=label)
     middle.set(title="vision transformer, mean over layers", ylabel="active neurons (%)")

@@ -184,16 +184,18 @@ class Pictures:
                            classes=len(self.images.classes))
 
 
-def vision(pictures: Pictures, sizes: VisionSizes, seed: int, topk: int | None = None) -> dict[str, Any]:
-    """Train a vision transformer and measure sparsity, accuracy, calibration, and accuracy under noise."""
+def vision(pictures: Pictures, sizes: VisionSizes, seed: int, topk: int | None = None, *,
+           noise: bool = False) -> dict[str, Any]:
+    """Train a vision transformer and measure sparsity, accuracy, calibration and, if asked to, accuracy under noise."""
     model = pictures.vit(sizes, seed, topk)
     normalise = pictures.images.normalise
     x, test = normalise(pictures.train), normalise(pictures.test)
     path = fit(model, cross_entropy, Shuffled(x, pictures.labels, batch_size=sizes.batch), x[:_PROBE],
                steps=_steps(sizes, len(x)), rate=sizes.rate, seed=seed)
-    noise = torch.Generator().manual_seed(seed)
-    corrupted = {kind: fmean(accuracy(model, _corrupted(pictures.test, kind, severity, noise), pictures.test_labels,
-                                      prepare=normalise) for severity in range(1, 6)) for kind in SEVERITIES}
+    drawn = torch.Generator().manual_seed(seed)
+    corrupted = {kind: fmean(accuracy(model, _corrupted(pictures.test, kind, severity, drawn), pictures.test_labels,
+                                      prepare=normalise) for severity in range(1, 6))
+                 for kind in SEVERITIES if noise}
     return {**path, **measured(model, x, test), "accuracy": accuracy(model, test, pictures.test_labels),
             "ece": ece(predict(model, test), pictures.test_labels), **corrupted}
 

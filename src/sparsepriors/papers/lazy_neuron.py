@@ -109,6 +109,8 @@ class Sizes:
         Images.
     text, images
         Models and trainings.
+    longer
+        Epochs of a further training on images.
     noisy, noisy_train
         The same for wrong labels.
     sized, hidden, depths
@@ -126,6 +128,7 @@ class Sizes:
     test: int
     text: LanguageSizes
     images: VisionSizes
+    longer: int
     noisy: VisionSizes
     noisy_train: int
     sized: VisionSizes
@@ -142,18 +145,18 @@ SIZES = {
     Scale.SMOKE: Sizes(
         "digits8", 640, 200, LanguageSizes(context=32, width=32, depth=2, hidden=128, batch=8, steps=40, rate=2e-3,
                                            windows=40),
-        _TINY, _TINY, 160, _TINY, (32, 128), (), (), (128, 512, (8, 16)), 500),
+        _TINY, 3, _TINY, 160, _TINY, (32, 128), (), (), (128, 512, (8, 16)), 500),
     Scale.DEFAULT: Sizes(
         "fashion-mnist", 3000, 1000, LanguageSizes(context=64, width=64, depth=2, hidden=256, batch=8, steps=1200,
                                                    rate=2e-3, windows=500),
-        VisionSizes(patch=7, width=64, depth=2, hidden=256, batch=32, epochs=5),
+        VisionSizes(patch=7, width=64, depth=2, hidden=256, batch=32, epochs=5), 20,
         VisionSizes(patch=7, width=64, depth=2, hidden=256, batch=40, epochs=25), 800,
         VisionSizes(patch=7, width=32, depth=2, hidden=0, batch=32, epochs=5), (128, 512), (), (),
         (1024, 4096, (64, 128, 256, 1024)), 5000),
     Scale.FULL: Sizes(
         "fashion-mnist", 10_000, 2000, LanguageSizes(context=128, width=128, depth=4, hidden=512, batch=32, steps=1200,
                                                      rate=1e-3, windows=800),
-        VisionSizes(patch=4, width=64, depth=4, hidden=256, batch=128, epochs=6),
+        VisionSizes(patch=4, width=64, depth=4, hidden=256, batch=128, epochs=6), 24,
         VisionSizes(patch=4, width=64, depth=4, hidden=256, batch=128, epochs=25), 3000,
         VisionSizes(patch=4, width=64, depth=4, hidden=256, batch=128, epochs=6), (128, 512, 1024), (2, 4, 8), (0.1,),
         (1024, 4096, (64, 128, 256, 1024)), 20_000),
@@ -169,7 +172,7 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     sizes = SIZES[scale]
     pictures = Pictures.draw(image_set(sizes.data, data_dir=run.data_dir), sizes.train, sizes.test, seed)
     few = Pictures.draw(pictures.images, sizes.noisy_train, sizes.test, seed)
-    units = len(_ARMS) + 2 + len(_CAUSES) + 2 * len(_NOISY) + len(sizes.hidden) + len(sizes.depths) + len(sizes.decays)
+    units = len(_ARMS) + 3 + len(_CAUSES) + 2 * len(_NOISY) + len(sizes.hidden) + len(sizes.depths) + len(sizes.decays)
     with run.progress(units, "training transformers") as bar:
         def unit(key: str, measure: Any) -> dict[str, Any]:
             found = run.once(key, measure)
@@ -178,9 +181,11 @@ def run(scale: Scale, seed: int, run: Run) -> None:
 
         text = {arm: unit(f"text-{arm.replace(' ', '-')}", partial(language, sizes.text, seed, _k(sizes.text, part)))
                 for arm, part in _ARMS.items() if arm != "a sixteenth"}
-        images = {arm: unit(f"images-{arm.replace(' ', '-')}", partial(vision, pictures, sizes.images, seed,
-                                                                       _k(sizes.images, part)))
-                  for arm, part in _ARMS.items()}
+        images = {arm: unit(f"images-{arm.replace(' ', '-')}", partial(
+            vision, pictures, sizes.images, seed, _k(sizes.images, part), noise=arm != "a quarter"))
+            for arm, part in _ARMS.items()}
+        images["longer"] = unit("images-longer", partial(vision, pictures, replace(sizes.images, epochs=sizes.longer),
+                                                         seed))
         causes = {kind: unit(f"cause-{kind}", partial(cause, pictures, sizes.images, seed, kind)) for kind in _CAUSES}
         noisy = {(share, arm): unit(f"labels-{share:g}-{arm.replace(' ', '-')}", partial(
             noisy_labels, few, sizes.noisy, seed, share, _k(sizes.noisy, _ARMS[arm])))
@@ -200,7 +205,7 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     pushed = run.once("push", partial(push, sizes.images.hidden, len(pictures.images.classes), sizes.draws, seed))
     _log(run, text, images, causes, noisy, widths, decoded, pushed)
     _claims(run, sizes, text, images, causes, noisy, widths, decoded, pushed)
-    figures.emergence(run, text["dense"], images["dense"], causes)
+    figures.emergence(run, text["dense"], images, causes)
     figures.topk(run, images, noisy, decoded)
 
 
