@@ -12,6 +12,7 @@ from sparsepriors.papers._lazy_training import Pictures, VisionSizes, noisy_labe
 from sparsepriors.papers.lazy_neuron import SIZES
 from sparsepriors.runs import Scale
 
+CPU = torch.device("cpu")
 TINY = VisionSizes(patch=4, width=16, depth=1, hidden=32, batch=20, epochs=1)
 
 
@@ -33,7 +34,7 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke
 
 
 def test_twins_begin_with_the_same_weights_and_see_the_same_batches(monkeypatch):
-    pictures = Pictures.draw(digits8(), 60, 40, seed=1)
+    pictures = Pictures.draw(digits8(), 60, 40, seed=1, device=CPU)
     seen = []
 
     def loss(model, batch, generator):
@@ -53,7 +54,7 @@ def test_twins_begin_with_the_same_weights_and_see_the_same_batches(monkeypatch)
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_replaced_labels_are_of_all_classes(share, monkeypatch):
-    pictures = Pictures.draw(digits8(), 1000, 40, seed=0)
+    pictures = Pictures.draw(digits8(), 1000, 40, seed=0, device=CPU)
     used = {}
     monkeypatch.setattr(_lazy_training, "fit", lambda model, loss, batches, *args, **options: used.update(
         labels=batches.tensors[1]))

@@ -131,7 +131,8 @@ def next_token(model: nn.Module, tokens: Tensor, generator: torch.Generator) -> 
     return functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
 
 
-def language(sizes: LanguageSizes, seed: int, topk: int | None = None, decay: float = 0.0) -> dict[str, Any]:
+def language(sizes: LanguageSizes, seed: int, device: torch.device, topk: int | None = None,
+             decay: float = 0.0) -> dict[str, Any]:
     """Train a decoder on plays and measure it on windows of both parts.
 
     Returns
@@ -142,11 +143,11 @@ def language(sizes: LanguageSizes, seed: int, topk: int | None = None, decay: fl
     vocabulary, train, valid = _plays()
     with seeded(torch.Generator().manual_seed(seed)):
         model = TinyDecoderLM(vocabulary, context=sizes.context, width=sizes.width, depth=sizes.depth,
-                              hidden=sizes.hidden, topk=topk)
+                              hidden=sizes.hidden, topk=topk).to(device)
 
     def windows(text: Tensor, count: int, generator: torch.Generator) -> Tensor:
         starts = torch.randint(len(text) - sizes.context, (count, 1), generator=generator)
-        return text[starts + torch.arange(sizes.context + 1)]
+        return text[starts + torch.arange(sizes.context + 1)].to(device)
 
     apart = torch.Generator().manual_seed(seed + 10_000)
     shown = [windows(text, sizes.windows, apart) for text in (train, valid)]
@@ -159,42 +160,46 @@ def language(sizes: LanguageSizes, seed: int, topk: int | None = None, decay: fl
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The images of one seed: bytes with labels, and how they are normalised."""
+    """The images of one seed: bytes, which stay on the CPU, with labels, and how they are normalised."""
 
     images: ImageSet
+    device: torch.device
     train: Tensor
     labels: Tensor
     test: Tensor
     test_labels: Tensor
 
     @classmethod
-    def draw(cls, images: ImageSet, train: int, test: int, seed: int) -> Pictures:
+    def draw(cls, images: ImageSet, train: int, test: int, seed: int, device: torch.device) -> Pictures:
         """So many training and test images, or all that there are."""
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(images.train), generator=generator)[:train]
         tested = torch.randperm(len(images.test), generator=generator)[:test]
-        return cls(images, images.train.images[rows], images.train.labels[rows], images.test.images[tested],
-                   images.test.labels[tested])
+        return cls(images, device, images.train.images[rows], images.train.labels[rows].to(device),
+                   images.test.images[tested], images.test.labels[tested].to(device))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Bytes as the network takes them."""
+        return self.images.normalise(images).to(self.device)
 
     def vit(self, sizes: VisionSizes, seed: int, topk: int | None = None) -> TinyViT:
         """The untrained network of a seed."""
         with seeded(torch.Generator().manual_seed(seed)):
             return TinyViT(size=self.train.shape[-1], patch=sizes.patch, width=sizes.width, depth=sizes.depth,
                            hidden=sizes.hidden, topk=topk, in_channels=self.images.channels,
-                           classes=len(self.images.classes))
+                           classes=len(self.images.classes)).to(self.device)
 
 
 def vision(pictures: Pictures, sizes: VisionSizes, seed: int, topk: int | None = None, *,
            noise: bool = False) -> dict[str, Any]:
     """Train a vision transformer and measure sparsity, accuracy, calibration and, if asked to, accuracy under noise."""
     model = pictures.vit(sizes, seed, topk)
-    normalise = pictures.images.normalise
-    x, test = normalise(pictures.train), normalise(pictures.test)
+    x, test = pictures.normalised(pictures.train), pictures.normalised(pictures.test)
     path = fit(model, cross_entropy, Shuffled(x, pictures.labels, batch_size=sizes.batch), x[:_PROBE],
                steps=_steps(sizes, len(x)), rate=sizes.rate, seed=seed)
     drawn = torch.Generator().manual_seed(seed)
     corrupted = {kind: fmean(accuracy(model, _corrupted(pictures.test, kind, severity, drawn), pictures.test_labels,
-                                      prepare=normalise) for severity in range(1, 6))
+                                      prepare=pictures.normalised) for severity in range(1, 6))
                  for kind in SEVERITIES if noise}
     return {**path, **measured(model, x, test), "accuracy": accuracy(model, test, pictures.test_labels),
             "ece": ece(predict(model, test), pictures.test_labels), **corrupted}
@@ -203,15 +208,15 @@ def vision(pictures: Pictures, sizes: VisionSizes, seed: int, topk: int | None =
 def noisy_labels(pictures: Pictures, sizes: VisionSizes, seed: int, share: float, topk: int | None) -> dict[str, Any]:
     """Train with a share of the labels replaced by random ones of all classes; accuracy on the true test labels."""
     model = pictures.vit(sizes, seed, topk)
-    normalise, classes = pictures.images.normalise, len(pictures.images.classes)
+    classes = len(pictures.images.classes)
     generator = torch.Generator().manual_seed(seed)
     labels = pictures.labels.clone()
     replaced = torch.randperm(len(labels), generator=generator)[:round(share * len(labels))]
-    labels[replaced] = torch.randint(classes, (len(replaced),), generator=generator)
-    x = normalise(pictures.train)
+    labels[replaced] = torch.randint(classes, (len(replaced),), generator=generator).to(labels.device)
+    x = pictures.normalised(pictures.train)
     fit(model, cross_entropy, Shuffled(x, labels, batch_size=sizes.batch), x[:_PROBE], steps=_steps(sizes, len(x)),
         rate=sizes.rate, seed=seed)
-    return {"accuracy": accuracy(model, normalise(pictures.test), pictures.test_labels),
+    return {"accuracy": accuracy(model, pictures.normalised(pictures.test), pictures.test_labels),
             "memorised": accuracy(model, x, labels)}
 
 
@@ -224,14 +229,17 @@ def cause(pictures: Pictures, sizes: VisionSizes, seed: int, kind: str) -> dict[
     classes, generator = len(pictures.images.classes), torch.Generator().manual_seed(seed)
 
     def pixels(count: int, generator: torch.Generator) -> Tensor:
-        return (torch.rand(count, *pictures.train.shape[1:], generator=generator) - 0.5) * 12**0.5
+        return ((torch.rand(count, *pictures.train.shape[1:], generator=generator) - 0.5) * 12**0.5).to(pictures.device)
+
+    def answers(count: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(classes, (count,), generator=generator).to(pictures.device)
 
     def both(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return pixels(sizes.batch, generator), torch.randint(classes, (sizes.batch,), generator=generator)
+        return pixels(sizes.batch, generator), answers(sizes.batch, generator)
 
     count = len(pictures.train)
-    x = pictures.images.normalise(pictures.train) if kind == "labels" else pixels(count, generator)
-    labels = pictures.labels if kind == "inputs" else torch.randint(classes, (count,), generator=generator)
+    x = pictures.normalised(pictures.train) if kind == "labels" else pixels(count, generator)
+    labels = pictures.labels if kind == "inputs" else answers(count, generator)
     batches = Drawn(both) if kind == "endless" else Shuffled(x, labels, batch_size=sizes.batch)
     path = fit(model, cross_entropy, batches, x[:_PROBE], steps=_steps(sizes, count), rate=sizes.rate, seed=seed)
     return {**path, "percent_end": fmean(measured(model, x)["percent"][0])}
@@ -240,12 +248,12 @@ def cause(pictures: Pictures, sizes: VisionSizes, seed: int, kind: str) -> dict[
 def width(pictures: Pictures, sizes: VisionSizes, seed: int) -> dict[str, Any]:
     """Train once more, to compare networks of several sizes: percentage and number of active neurons, accuracy."""
     model = pictures.vit(sizes, seed)
-    x = pictures.images.normalise(pictures.train)
+    x = pictures.normalised(pictures.train)
     fit(model, cross_entropy, Shuffled(x, pictures.labels, batch_size=sizes.batch), x[:_PROBE],
         steps=_steps(sizes, len(x)), rate=sizes.rate, seed=seed)
     percent = fmean(measured(model, x)["percent"][0])
     return {"percent": percent, "active": percent * sizes.hidden / 100,
-            "accuracy": accuracy(model, pictures.images.normalise(pictures.test), pictures.test_labels)}
+            "accuracy": accuracy(model, pictures.normalised(pictures.test), pictures.test_labels)}
 
 
 def _steps(sizes: VisionSizes, examples: int) -> int:
