@@ -34,8 +34,9 @@ def all_finite(x: Tensor) -> bool:
     """Whether no entry of a floating or complex tensor is NaN or infinite: from the extremes alone, in one pass."""
     if not x.numel() or x.is_meta:
         return True
-    low, high = torch.aminmax(torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach())
-    return math.isfinite(low) and math.isfinite(high)
+    x = x.detach() if x.requires_grad else x
+    low, high = torch.aminmax(torch.view_as_real(x.resolve_conj()) if x.is_complex() else x)
+    return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
 def trailing_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:

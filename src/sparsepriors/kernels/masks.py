@@ -49,10 +49,10 @@ def topk_mask(scores: Tensor, k: int) -> Tensor:
     if native is None or _many_short(rows):
         _no_nan(bool(torch.isnan(scores).any()))
         return reference.topk_mask(scores, k)
-    keep = torch.empty(rows.shape, dtype=torch.uint8)
+    keep = torch.empty(rows.shape, dtype=torch.bool)
     for row, out in zip(rows, keep, strict=True):
         _no_nan(native.topk_mask(row, k, out, torch.get_num_threads()))
-    return keep.view(torch.bool).reshape(scores.shape)
+    return keep.reshape(scores.shape)
 
 
 def topk_levels(scores: Tensor, counts: Sequence[int]) -> UInt8[Tensor, "..."]:
@@ -131,9 +131,9 @@ def nm_mask(scores: Tensor, n: int, m: int, *, instruction_set: str | None = Non
     if native is None or m > MAX_GROUP or not scores.numel():
         _no_nan(bool(torch.isnan(scores).any()))
         return reference.nm_mask(scores, n, m)
-    keep = torch.empty(scores.shape, dtype=torch.uint8)
+    keep = torch.empty(scores.shape, dtype=torch.bool)
     _no_nan(native.nm_mask(scores, n, m, keep, torch.get_num_threads(), path))
-    return keep.view(torch.bool)
+    return keep
 
 
 def _many_short(rows: Tensor) -> bool:
@@ -147,7 +147,7 @@ def _scores(scores: object) -> Tensor:
         raise TypeError(f"scores must be a floating point tensor, got {got}")
     if scores.ndim == 0:
         raise ValueError("scores must have at least one axis, got a scalar")
-    scores = scores.detach().contiguous()
+    scores = (scores.detach() if scores.requires_grad else scores).contiguous()
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
 

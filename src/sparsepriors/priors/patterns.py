@@ -48,7 +48,8 @@ class Pattern(ConstraintSet):
         if not isinstance(scores, Tensor) or not (scores.is_floating_point() or scores.is_complex()):
             got = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
             raise TypeError(f"scores must be a floating point or complex tensor, got {got}")
-        scores = scores.detach().abs() if scores.is_complex() else scores.detach()
+        scores = scores.detach() if scores.requires_grad else scores
+        scores = scores.abs() if scores.is_complex() else scores
         if not _checks.all_finite(scores):
             raise FloatingPointError("scores hold NaN or infinite entries")
         self._fits(scores)
@@ -197,7 +198,7 @@ class NM(Pattern):
         else:
             mask = kernels.nm_mask(rows[..., :whole], self.n, self.m)
             mask = torch.nn.functional.pad(mask, (0, rows.shape[-1] - whole), value=True)
-        mask = mask.view(fibres.shape)
+        mask = mask if rows is fibres else mask.view(fibres.shape)
         return mask.movedim(-1, axis) if moved else mask
 
 
