@@ -2,11 +2,12 @@ import json
 
 import pytest
 import torch
+import transformers
 
 from sparsepriors import _files
 from sparsepriors.language.finetune import DPO
-from sparsepriors.papers import _rl_arms, get, rl_subnetworks
-from sparsepriors.papers._rl_real import measure_real
+from sparsepriors.papers import _rl_arms, _rl_real, get, rl_subnetworks
+from sparsepriors.papers._rl_real import RealSizes, measure_checkpoints, measure_smollm2
 from sparsepriors.runs import Run, Scale
 
 
@@ -55,10 +56,23 @@ def test_two_checkpoints_of_a_folder_are_compared(tmp_path):
     for kind, weights in (("before", before), ("after", after)):
         _files.write_tensors(tmp_path / "data" / kind / "model.safetensors", weights)
     run = Run.start(get("rl-subnetworks"), tmp_path / "run", scale=Scale.FULL, seed=0, data_dir=tmp_path / "data")
-    measure_real(run)
+    measure_checkpoints(run, tmp_path / "data")
     rows = {r["tensor"]: r for r in json.loads((run.folder / "rows.json").read_text())}
     assert rows["all"]["bf16"] == 16 / 20
     assert rows["all"]["bf16_inner"] == rows["q.weight"]["bf16"] == 12 / 16
-    empty = Run.start(get("rl-subnetworks"), tmp_path / "other", scale=Scale.FULL, seed=0, data_dir=tmp_path / "run")
-    with pytest.raises(ValueError, match="must hold checkpoints in before/ and after/"):
-        measure_real(empty)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        measure_checkpoints(Run.start(get("rl-subnetworks"), tmp_path / "other", scale=Scale.FULL, seed=0), tmp_path)
+
+
+def test_a_real_model_changes_no_more_than_rounding_lets_it(tmp_path, monkeypatch):
+    config = transformers.LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                                      num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True)
+    monkeypatch.setattr(_rl_real, "load_smollm2", lambda dtype: (
+        transformers.LlamaForCausalLM(config).to(dtype), lambda text: {"input_ids": [ord(c) % 64 for c in text]}))
+    run = Run.start(get("rl-subnetworks"), tmp_path / "run", scale=Scale.DEFAULT, seed=0)
+    measure_smollm2(run, RealSizes(3, 2, 16))
+    slow, fast = json.loads((run.folder / "rows.json").read_text())
+    assert fast["floor"] < slow["floor"]
+    for row in (slow, fast):
+        assert row["floor"] <= row["bf16"]
+        assert row["fp32_inner"] < row["bf16_inner"] <= 1

@@ -17,7 +17,7 @@ import torch
 from sparsepriors.language.finetune import GRPO
 from sparsepriors.papers._rl_arms import METHODS, ArmSizes, Bench, changed, common, dynamics, ranks, same_model
 from sparsepriors.papers._rl_figures import draw_dynamics, draw_matrices, draw_sparsity
-from sparsepriors.papers._rl_real import measure_real
+from sparsepriors.papers._rl_real import RealSizes, measure_checkpoints, measure_smollm2
 from sparsepriors.runs import Claim, Paper, Run, Scale
 
 _RL = "RL stages 68 to 96 % sparse, SFT stages 6 to 15 %"
@@ -86,6 +86,7 @@ SIZES = {
                             10),
     Scale.FULL: ArmSizes(2, 128, 3, 4, 1e-3, 128, 0.5, 600, 5, 500, 200, 100, 10, 256, 8, (2e-6, 1e-5, 5e-5), 6000, 10),
 }
+REAL = {Scale.DEFAULT: RealSizes(10, 1, 64), Scale.FULL: RealSizes(20, 8, 192)}
 
 
 def run(scale: Scale, seed: int, run: Run) -> None:
@@ -118,7 +119,9 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     if scale is Scale.FULL:
         _more(run, bench, start, own)
         if run.data_dir is not None:
-            measure_real(run)
+            measure_checkpoints(run, run.data_dir)
+    if scale is not Scale.SMOKE and seed == PAPER.seeds[0]:   # the floor is the same for every seed
+        measure_smollm2(run, REAL[scale])
     path = run.once("dynamics", partial(dynamics, start, trained["grpo", middle]))
     for step, share, between in zip(path["steps"], path["from_start"], path["between"], strict=True):
         run.log(part="dynamics", step=step, bf16=share, between=between)
