@@ -13,6 +13,7 @@ from sparsepriors import _checks
 from sparsepriors.data.shards import Weights, open_weights
 
 _SLACK = 1e-5   # rounding inside a step of Adam
+_PIECE = 2**22   # entries at a time: in double precision a large table is many times its size
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,12 @@ def predicted_floor(before: Weights, rates: Sequence[float], *, betas: tuple[flo
         x = _checks.inexact(name, weights[name])
         if not torch.equal(x.to(kind).to(x.dtype), x):
             raise ValueError(f"{name} has entries between the numbers of {kind}: cast the start to it first")
-        room = half_spacing(x.to(kind))
         total += x.numel()
-        # Every step also rounds the float32 weight, by at most a 2^-24th of it.
-        held[0] += int((room > (1 + _SLACK) * sure + len(rates) * 2**-24 * x.double().abs()).sum())
-        held[1] += int((room > nominal).sum())
+        for piece in x.flatten().split(_PIECE):
+            room = half_spacing(piece.to(kind))
+            # Every step also rounds the float32 weight, by at most a 2^-24th of it.
+            held[0] += int((room > (1 + _SLACK) * sure + len(rates) * 2**-24 * piece.double().abs()).sum())
+            held[1] += int((room > nominal).sum())
     if not total:
         raise ValueError("before holds no floating point weights")
     return PredictedFloor(held[0] / total, held[1] / total, sure, nominal)
