@@ -122,6 +122,7 @@ def test_fine_tuning_sees_each_mask_and_must_keep_it():
 
     def finetune(m, masks):
         lost.append(sum(int((~mask).sum()) for mask in masks.values()))
+        assert all(torch.equal(m.get_parameter(n), torch.where(mask, before[n], 0)) for n, mask in masks.items())
         optimizer = torch.optim.SGD(m.parameters(), 0.01, momentum=0.9)
         sparsifier = Sparsifier(m, fixed_plan(masks), optimizer, total_steps=3)
         for _ in range(3):

@@ -91,6 +91,21 @@ def test_a_transformer_loses_weights_of_its_blocks_only():
     assert block_weights(net()).only == ()
 
 
+def test_both_stacks_of_a_model_that_encodes_and_decodes_and_shared_weights_once():
+    from transformers import GPT2Config, GPT2Model, T5Config, T5ForConditionalGeneration
+
+    t5 = T5ForConditionalGeneration(T5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2))
+    names = mask_family(t5, (0.5,)).levels
+    assert len(names) == 2 * 6 + 2 * 10
+    assert not any("shared" in n or "lm_head" in n for n in names)
+    with pytest.raises(ValueError, match="blocks h hold no linear or convolutional layer of torch, only Conv1D"):
+        mask_family(GPT2Model(GPT2Config(vocab_size=20, n_embd=16, n_layer=2, n_head=2)), (0.5,))
+    shared = nn.Linear(6, 6)
+    assert mask_family(nn.Sequential(shared, shared), (0.5,)).kept == (18,)
+    with pytest.raises(ValueError, match="no layer is selected"):
+        mask_family(nn.Sequential(nn.LayerNorm(4)), (0.5,))
+
+
 def test_per_layer_books_add_up():
     family = mask_family(net(), (0.2, 0.6))
     rows = family.per_layer(0.6)

@@ -16,11 +16,10 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor, nn
 
 from sparsepriors import _checks, _files, kernels
-from sparsepriors.language.pruning import decoder_blocks
 from sparsepriors.networks.sparse.distribute import Distribution, Global, PerLayer, finite
 from sparsepriors.networks.sparse.plan import SparsePlan
 from sparsepriors.networks.sparse.score import Probe, ScoreFunction, View, finite_weights
-from sparsepriors.networks.sparse.select import Selector, select
+from sparsepriors.networks.sparse.select import LAYERS, Selector, select
 from sparsepriors.priors.patterns import Pattern, Unstructured, kept, pack_mask, unpack_mask
 
 _MOST = 255   # masks of a family: a level is one byte
@@ -197,15 +196,26 @@ def mask_family(model: nn.Module, sparsities: Sequence[float | Pattern], *, plan
 def block_weights(model: nn.Module) -> Selector:
     """The linear layers of a transformer's blocks: no embedding, no pooler, no head.
 
-    In a model without one list of ``config.num_hidden_layers`` blocks it is every linear and convolutional layer.
+    Blocks are the lists of ``config.num_hidden_layers`` modules, two of them in a model that encodes and decodes. In a
+    model without such a list it is every linear and convolutional layer.
+
+    Raises
+    ------
+    ValueError
+        If the blocks hold no such layer, as those of GPT-2, whose matrices are of a class of transformers.
     """
-    try:
-        prefix, _ = decoder_blocks(model)
-    except TypeError:
-        if not isinstance(model, nn.Module):
-            raise
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count}
+    if not lists:
         return Selector()
-    return Selector(only=(f"{prefix}.*",))
+    if not any(isinstance(m, LAYERS) for blocks in lists.values() for m in blocks.modules()):
+        kinds = sorted({type(m).__name__ for blocks in lists.values() for m in blocks.modules()
+                        if isinstance(m._parameters.get("weight"), Tensor)})
+        raise ValueError(f"the blocks {', '.join(lists)} hold no linear or convolutional layer of torch, only "
+                         f"{', '.join(kinds)}")
+    return Selector(only=tuple(f"{name}.*" for name in lists))
 
 
 def one_shot_plan(model: nn.Module) -> SparsePlan:
