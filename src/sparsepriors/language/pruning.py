@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from sparsepriors.networks.calibrated import LayerPruner, MagnitudePruning
+from sparsepriors.networks.calibrated import DIAGONAL, NOTHING, LayerPruner, MagnitudePruning
 from sparsepriors.networks.prune import Pruned
 from sparsepriors.networks.sparse.ledger import sparsity_report
 from sparsepriors.networks.sparse.score import finite_weights
@@ -17,8 +18,12 @@ from sparsepriors.networks.sparse.select import Selected, Where, select
 from sparsepriors.priors.patterns import Pattern
 
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of a block."""
+
+
 class _ReachedError(Exception):
-    """Ends a forward pass at the first block."""
+    """Ends a forward pass where all has been seen that was looked for."""
 
 
 @torch.no_grad()
@@ -29,16 +34,19 @@ def prune_blocks(model: Any, pattern: Pattern, windows: Int[Tensor, "count lengt
 
     Windows of text are carried from block to block. In each block the inputs of its linear layers are measured, the
     layers are pruned, and the next block sees what the pruned one makes of the text, as it will when the model runs.
-    Embeddings, the final norm and the head stay as they are.
+    Embeddings, the final norm and the head stay as they are. Layers of GPT-2 (``Conv1D`` of transformers, which keep
+    their weights transposed) are linear layers like any other; masks and report have them as ``(out, in)``.
 
     Parameters
     ----------
     model
-        A causal language model of transformers, in any floating dtype; changed in place.
+        A causal language model of transformers, or an encoder of it whose blocks are one list, in any floating dtype;
+        changed in place.
     pattern
         What is kept of every weight matrix, such as ``NM(2, 4)`` or ``Unstructured(0.5, dims=1)``.
     windows
-        ``(count, length)``, token ids to calibrate with. Only `MagnitudePruning` can do without.
+        ``(count, length)``, token ids to calibrate with. Methods whose ``needs`` is ``"nothing"``, such as
+        `MagnitudePruning`, do without.
     method
         `MagnitudePruning` by default, `Wanda` or `SparseGPT` of `sparsepriors.networks`.
     where
@@ -57,33 +65,37 @@ def prune_blocks(model: Any, pattern: Pattern, windows: Int[Tensor, "count lengt
     method = MagnitudePruning() if method is None else method
     if not isinstance(method, LayerPruner):
         raise TypeError(f"method must be a LayerPruner such as Wanda(), got {type(method).__name__}")
-    if windows is None and not isinstance(method, MagnitudePruning):
+    if windows is None and method.needs != NOTHING:
         raise ValueError(f"windows must be given: {type(method).__name__} looks at what the layers see")
     prefix, blocks = decoder_blocks(model)
-    selected = {name: s for name, s in select(model, where).items()
-                if s.layer.startswith(f"{prefix}.") and isinstance(model.get_submodule(s.layer), nn.Linear)}
-    if not selected:
-        raise ValueError(f"where selects no linear layer of the blocks {prefix}")
-    finite_weights({name: s.parameter for name, s in selected.items()})
-    for name, s in selected.items():
-        _must_fit(name, s.parameter, pattern)
-    hidden = [] if windows is None else _first_inputs(model, blocks[0], windows)
-    masks: dict[str, Tensor] = {}
-    for i, block in enumerate(blocks):
-        here = {name: s for name, s in selected.items() if s.layer.startswith(f"{prefix}.{i}.")}
-        moments = _moments(model, block, here, hidden)
-        for name, s in here.items():
-            weight = s.parameter
-            seen = moments.get(name, torch.eye(weight.shape[1], device=weight.device))
-            try:
-                pruned, masks[name] = method.prune(weight.detach().float(), seen, pattern)
-            except ValueError as e:
-                raise ValueError(f"{name}: {e}") from e
-            weight.copy_(pruned)
-        hidden = [((_run(block, args, kwargs), *args[1:]), kwargs) for args, kwargs in hidden]
-        if callback is not None:
-            callback(i + 1, len(blocks))
-    return Pruned(masks, sparsity_report(model, masks))
+    with _conv1d_as_linear(blocks):
+        selected = {name: s for name, s in select(model, where).items()
+                    if s.layer.startswith(f"{prefix}.") and isinstance(model.get_submodule(s.layer), nn.Linear)}
+        if not selected:
+            raise ValueError(f"where selects no linear layer of the blocks {prefix}")
+        finite_weights({name: s.parameter for name, s in selected.items()})
+        for name, s in selected.items():
+            _must_fit(name, s.parameter, pattern)
+        hidden = [] if windows is None or method.needs == NOTHING else _first_inputs(model, blocks[0], windows)
+        masks: dict[str, Tensor] = {}
+        for i, block in enumerate(blocks):
+            here = {name: s for name, s in selected.items() if s.layer.startswith(f"{prefix}.{i}.")}
+            seen = _seen(model, block, here, hidden, diagonal=method.needs == DIAGONAL)
+            for name, s in here.items():
+                weight = s.parameter
+                moments = seen.get(name, torch.zeros(weight.shape[1], device=weight.device))
+                if moments.ndim == 1 and method.needs not in (NOTHING, DIAGONAL):   # never called, as an idle expert
+                    moments = torch.diag(moments)
+                try:
+                    pruned, masks[name] = method.prune(weight.detach().float(), moments, pattern)
+                except ValueError as e:
+                    raise ValueError(f"{name}: {e}") from e
+                weight.copy_(pruned)
+            if i + 1 < len(blocks):
+                hidden = [((_run(block, args, kwargs), *args[1:]), kwargs) for args, kwargs in hidden]
+            if callback is not None:
+                callback(i + 1, len(blocks))
+        return Pruned(masks, sparsity_report(model, masks))
 
 
 def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
@@ -111,12 +123,12 @@ def _must_fit(name: str, weight: Tensor, pattern: Pattern) -> None:
         raise ValueError(f"{name} of shape {tuple(weight.shape)} does not fit the pattern: {e}") from e
 
 
-def _first_inputs(model: Any, block: nn.Module, windows: Tensor) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+def _first_inputs(model: Any, block: nn.Module, windows: Tensor) -> list[Call]:
     """Arguments of the first block, one item for each window."""
     if not isinstance(windows, Tensor) or windows.is_floating_point() or windows.ndim != 2 or not windows.numel():
         raise TypeError(f"windows must be an integer tensor of shape (count, length), got "
                         f"{getattr(windows, 'dtype', type(windows).__name__)} {tuple(getattr(windows, 'shape', ()))}")
-    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    found: list[Call] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not args:
@@ -139,24 +151,58 @@ def _first_inputs(model: Any, block: nn.Module, windows: Tensor) -> list[tuple[t
     return found
 
 
-def _moments(model: Any, block: nn.Module, here: dict[str, Selected],
-             hidden: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> dict[str, Tensor]:
-    """Second moments of the inputs of the block's selected layers, summed over tokens, float32."""
-    sums: dict[str, Tensor] = {}
-    hooks = []
-    for name, s in here.items():
-        def note(module: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-            x = args[0].detach().flatten(0, -2).float()
-            sums[name] = sums[name] + x.mT @ x if name in sums else x.mT @ x
+def _seen(model: Any, block: nn.Module, here: dict[str, Selected], hidden: list[Call], *,
+          diagonal: bool) -> dict[str, Tensor]:
+    """Second moments (or their diagonals) of the inputs of the block's selected layers, summed over tokens, float32.
 
-        hooks.append(model.get_submodule(s.layer).register_forward_pre_hook(note))
+    Layers that are handed the same tensor, such as the projections to queries, keys and values, share one sum. A pass
+    ends when all layers have been called: what the block returns is not needed.
+    """
+    sums: dict[str, Tensor] = {}
+    homes: dict[str, str] = {}
+    met: list[tuple[Tensor, str]] = []
+
+    def note(name: str, x: Tensor) -> None:
+        homes[name] = next((first for other, first in met if other is x), name)
+        if homes[name] == name:
+            rows = x.detach().flatten(0, -2).float()
+            here_sum = rows.square().sum(0) if diagonal else rows.mT @ rows
+            sums[name] = sums[name] + here_sum if name in sums else here_sum
+        met.append((x, name))
+        if len({n for _, n in met}) == len(here):
+            raise _ReachedError
+
+    hooks = [model.get_submodule(s.layer).register_forward_pre_hook(
+        lambda module, args, name=name: note(name, args[0])) for name, s in here.items()]
     try:
         for args, kwargs in hidden:
-            _run(block, args, kwargs)
+            met.clear()
+            try:
+                _run(block, args, kwargs)
+            except _ReachedError:
+                continue
     finally:
         for hook in hooks:
             hook.remove()
-    return sums
+    return {name: sums[home] for name, home in homes.items()}
+
+
+@contextmanager
+def _conv1d_as_linear(blocks: nn.ModuleList) -> Iterator[None]:
+    """Let linear layers stand in for transformers' ``Conv1D``, on the same memory."""
+    from transformers.pytorch_utils import Conv1D
+
+    found = {name: m for name, m in blocks.named_modules() if isinstance(m, Conv1D)}
+    for name, conv in found.items():
+        linear = nn.Linear(*conv.weight.shape, bias=conv.bias is not None, device="meta")
+        linear.weight = nn.Parameter(conv.weight.detach().mT, requires_grad=conv.weight.requires_grad)
+        linear.bias = conv.bias
+        blocks.set_submodule(name, linear.train(conv.training))
+    try:
+        yield
+    finally:
+        for name, conv in found.items():
+            blocks.set_submodule(name, conv)
 
 
 def _run(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

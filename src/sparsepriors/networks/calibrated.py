@@ -7,8 +7,11 @@ diagonal, `SparseGPT` changes the kept weights as well, to make up for those tha
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,13 +21,26 @@ from sparsepriors import _checks
 from sparsepriors._described import Described
 from sparsepriors.priors.patterns import NM, Pattern, Unstructured
 
+NOTHING, DIAGONAL, MOMENTS = "nothing", "diagonal", "moments"
+"""What a `LayerPruner` asks of a layer's inputs: nothing, their mean squares, or all second moments."""
+
+_LEAF = 16   # inputs that are removed one by one
+
 
 @dataclass(frozen=True)
 class LayerPruner(Described, ABC):
-    """Base of methods that prune one weight matrix: subclasses give ``_prune``."""
+    """Base of methods that prune one weight matrix: subclasses give ``_prune`` and say what they need.
+
+    Attributes
+    ----------
+    needs
+        ``"moments"``, ``"diagonal"`` or ``"nothing"``: what is measured of a layer's inputs before it is pruned.
+    """
+
+    needs: ClassVar[str] = MOMENTS
 
     @torch.no_grad()
-    def prune(self, weight: Float[Tensor, "out in"], moments: Float[Tensor, "in in"],
+    def prune(self, weight: Float[Tensor, "out in"], moments: Float[Tensor, "*in in"],
               pattern: Pattern) -> tuple[Float[Tensor, "out in"], Bool[Tensor, "out in"]]:
         """The pruned weights, zero outside the mask, and the mask.
 
@@ -33,7 +49,8 @@ class LayerPruner(Described, ABC):
         weight
             Weights of a linear layer, as `torch.nn.Linear` keeps them.
         moments
-            Second moments of its inputs, ``mean of x x^T``; symmetric, in any scale.
+            Second moments of its inputs, ``mean of x x^T``; symmetric, in any scale. Their diagonal will do where
+            ``needs`` is not ``"moments"``.
         pattern
             What is kept.
 
@@ -44,22 +61,28 @@ class LayerPruner(Described, ABC):
         """
         _checks.inexact("weight", weight)
         _checks.inexact("moments", moments)
-        if weight.ndim != 2 or moments.shape != (weight.shape[1], weight.shape[1]):
+        inputs = weight.shape[-1:]
+        shapes = (inputs + inputs,) if self.needs == MOMENTS else (inputs + inputs, inputs)
+        if weight.ndim != 2 or moments.shape not in shapes:
             raise ValueError(f"weight (out, in) and moments (in, in) must belong together, got shapes "
                              f"{tuple(weight.shape)} and {tuple(moments.shape)}")
         if not isinstance(pattern, Pattern):
             raise TypeError(f"pattern must be a sparsity pattern such as NM(2, 4), got {type(pattern).__name__}")
-        if bool((moments.diagonal() < 0).any()):
+        squares = moments if moments.ndim == 1 else moments.diagonal()
+        if bool((squares < 0).any()):
             raise ValueError("moments must have a nonnegative diagonal")
-        return self._prune(weight, moments, pattern)
+        return self._prune(weight, moments if self.needs == MOMENTS else squares, pattern)
 
     @abstractmethod
-    def _prune(self, weight: Tensor, moments: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]: ...
+    def _prune(self, weight: Tensor, moments: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """As `prune`; ``moments`` is the diagonal, ``(in,)``, unless ``needs`` is ``"moments"``."""
 
 
 @dataclass(frozen=True)
 class MagnitudePruning(LayerPruner):
     """Keep the largest weights: the nearest matrix in the pattern, whatever the inputs."""
+
+    needs: ClassVar[str] = NOTHING
 
     def _prune(self, weight: Tensor, moments: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
         mask = pattern.mask(weight.abs())
@@ -78,8 +101,10 @@ class Wanda(LayerPruner):
     arXiv:2306.11695, equation 1.
     """
 
+    needs: ClassVar[str] = DIAGONAL
+
     def _prune(self, weight: Tensor, moments: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        mask = pattern.mask(weight.abs() * moments.diagonal().sqrt().to(weight.dtype))
+        mask = pattern.mask(weight.abs() * moments.sqrt().to(weight.dtype))
         return torch.where(mask, weight, 0), mask
 
 
@@ -114,26 +139,17 @@ class SparseGPT(LayerPruner):
 
     def _prune(self, weight: Tensor, moments: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
         group = self._group(weight, pattern)
-        block = max(1, self.block // group) * group if isinstance(pattern, NM) else group
         factor = self._factor(moments).to(weight.dtype if weight.dtype == torch.float64 else torch.float32)
-        w = weight.to(factor.dtype)
-        w = torch.where(moments.diagonal() == 0, 0, w)  # what an input that is always zero is multiplied by
+        w = weight.to(factor.dtype).mT.contiguous()   # one input a row: what is changed together lies together
+        w[moments.diagonal() == 0] = 0   # what an input that is always zero is multiplied by
         mask = torch.empty(w.shape, dtype=torch.bool, device=w.device)
-        for first in range(0, w.shape[1], block):
-            last = min(first + block, w.shape[1])
-            inside = factor[first:last, first:last]
-            removed = torch.zeros_like(w[:, first:last])
-            for j in range(first, last):
-                if (j - first) % group == 0:
-                    span = slice(j, min(j + group, last))
-                    cost = (w[:, span] / factor.diagonal()[span]).square()
-                    mask[:, span] = _part(pattern, w.shape, span).mask(cost)
-                k = j - first
-                gone = torch.where(mask[:, j], 0, w[:, j]) / inside[k, k]
-                w[:, j:last] -= torch.outer(gone, inside[k, k:])
-                removed[:, k] = gone
-            w[:, last:] -= removed @ factor[first:last, last:]
-        return torch.where(mask, w, 0).to(weight.dtype), mask
+
+        def decide(first: int, last: int) -> None:
+            cost = (w[first:last].mT / factor.diagonal()[first:last]).square()
+            mask[first:last] = _part(pattern, weight.shape, first, last).mask(cost).mT
+
+        _Removal(w, mask, factor, group, decide).remove(0, len(w))
+        return torch.where(mask, w, 0).mT.contiguous().to(weight.dtype), mask.mT.contiguous()
 
     def _group(self, weight: Tensor, pattern: Pattern) -> int:
         """Inputs that are decided together."""
@@ -152,15 +168,59 @@ class SparseGPT(LayerPruner):
         if bool(unused.all()):
             return torch.eye(len(h), dtype=h.dtype, device=h.device)
         h = h + torch.diag(unused.double() + self.damping * h.diagonal().mean())
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
-        return torch.linalg.cholesky(inverse).mT.contiguous()
+        # In the reverse order of inputs H = L L^T; in their own order L is upper triangular, and U its inverse.
+        return _inverse(torch.linalg.cholesky(h.flip(0, 1))).flip(0, 1)
 
 
-def _part(pattern: Pattern, shape: torch.Size, columns: slice) -> Pattern:
+class _Removal:
+    """Removes inputs in their order: ``w`` is ``(in, out)``, and mask and weights are changed in place."""
+
+    def __init__(self, w: Tensor, mask: Tensor, factor: Tensor, group: int,
+                 decide: Callable[[int, int], None]) -> None:
+        self.w, self.mask, self.factor, self.group, self.decide = w, mask, factor, group, decide
+        self.removed = torch.empty_like(w)   # over their pivots
+        self.pivots: list[float] = factor.diagonal().tolist()
+
+    def remove(self, first: int, last: int, *, decided: bool = False) -> None:
+        """Remove inputs first to last, which have made up for all before; those after last have not heard of it.
+
+        Halves follow each other, and what went of the first changes the second by one product of matrices: inputs are
+        taken one by one only within a few.
+        """
+        width = last - first
+        if not decided and width <= self.group:
+            self.decide(first, last)
+            decided = True
+        if decided and width <= _LEAF:
+            for j in range(first, last):
+                gone = torch.where(self.mask[j], 0, self.w[j]).div_(self.pivots[j])
+                self.w[j:last].addr_(self.factor[j, j:last], gone, alpha=-1)
+                self.removed[j] = gone
+            return
+        unit = 1 if decided else self.group
+        middle = first + math.ceil(width / 2 / unit) * unit
+        self.remove(first, middle, decided=decided)
+        self.w[middle:last].addmm_(self.factor[first:middle, middle:last].mT, self.removed[first:middle], alpha=-1)
+        self.remove(middle, last, decided=decided)
+
+
+def _inverse(lower: Tensor) -> Tensor:
+    """Inverse of a lower triangular matrix, by halves: most of the work is in products."""
+    n = len(lower)
+    if n <= 128:
+        return torch.linalg.solve_triangular(lower, torch.eye(n, dtype=lower.dtype, device=lower.device), upper=False)
+    half = n // 2
+    first, last = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
+    out = torch.zeros_like(lower)
+    out[:half, :half], out[half:, half:] = first, last
+    out[half:, :half] = -(last @ (lower[half:, :half] @ first))
+    return out
+
+
+def _part(pattern: Pattern, shape: torch.Size, first: int, last: int) -> Pattern:
     """The pattern of some columns, so that all of them together keep what the pattern keeps of the whole."""
     if not isinstance(pattern, Unstructured):
         return pattern
     rows = 1 if pattern.dims == 1 else shape[0]
-    before, until = (round(rows * end * pattern.density) for end in (columns.start, columns.stop))
-    share = (until - before) / (rows * (columns.stop - columns.start))
-    return replace(pattern, density=share, allow_empty=True)
+    before, until = (round(rows * end * pattern.density) for end in (first, last))
+    return replace(pattern, density=(until - before) / (rows * (last - first)), allow_empty=True)
