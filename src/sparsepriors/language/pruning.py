@@ -166,7 +166,7 @@ def _seen(model: Any, block: nn.Module, here: dict[str, Selected], hidden: list[
         homes[name] = next((first for other, first in met if other is x), name)
         if homes[name] == name:
             rows = x.detach().flatten(0, -2).float()
-            here_sum = rows.square().sum(0) if diagonal else rows.mT @ rows
+            here_sum = rows.square().sum(0) if diagonal else _gram(rows)
             sums[name] = sums[name] + here_sum if name in sums else here_sum
         met.append((x, name))
         if len({n for _, n in met}) == len(here):
@@ -185,6 +185,19 @@ def _seen(model: Any, block: nn.Module, here: dict[str, Selected], hidden: list[
         for hook in hooks:
             hook.remove()
     return {name: sums[home] for name, home in homes.items()}
+
+
+def _gram(rows: Tensor, width: int = 512) -> Tensor:
+    """``rows.mT @ rows``, of which one half is computed where it is large."""
+    parts = rows.split(width, dim=1)
+    out = rows.new_empty(rows.shape[1], rows.shape[1])
+    for i, a in enumerate(parts):
+        for j, b in enumerate(parts[:i + 1]):
+            block = a.mT @ b
+            out[i * width:i * width + a.shape[1], j * width:j * width + b.shape[1]] = block
+            if j < i:
+                out[j * width:j * width + b.shape[1], i * width:i * width + a.shape[1]] = block.mT
+    return out
 
 
 @contextmanager

@@ -146,7 +146,7 @@ class SparseGPT(LayerPruner):
 
         def decide(first: int, last: int) -> None:
             cost = (w[first:last].mT / factor.diagonal()[first:last]).square()
-            mask[first:last] = _part(pattern, weight.shape, first, last).mask(cost).mT
+            mask[first:last] = _part(pattern, weight.shape, first, last)._mask(cost).mT
 
         _Removal(w, mask, factor, group, decide).remove(0, len(w))
         return torch.where(mask, w, 0).mT.contiguous().to(weight.dtype), mask.mT.contiguous()
