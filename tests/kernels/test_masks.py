@@ -61,6 +61,17 @@ def test_ties_go_to_the_lower_index():
     assert kernels.topk_mask(torch.tensor([-0.0, 0.0, 1.0]), 2).tolist() == [True, False, True]
 
 
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 70), rows=st.integers(1, 9), values=st.sampled_from([2, 5, 10**6]),
+       share=st.floats(0, 1), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
+def test_many_short_rows_are_the_reference_with_ties_and_infinities(seed, n, rows, values, share, dtype):
+    g = torch.Generator().manual_seed(seed)
+    s = torch.randint(values, (rows, n), generator=g).to(dtype)
+    s[torch.rand(rows, n, generator=g) < 0.1] = torch.inf
+    s[torch.rand(rows, n, generator=g) < 0.1] *= -1
+    k = round(share * n)
+    assert torch.equal(kernels.topk_mask(s, k), reference.topk_mask(s, k))
+
+
 def test_strided_scores_and_batches():
     s = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(kernels.nm_mask(s.T.contiguous().T, 2, 4), kernels.nm_mask(s, 2, 4))

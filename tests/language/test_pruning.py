@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
-from sparsepriors.language import decoder_blocks, perplexity, prune_blocks
+from sparsepriors.language import decoder_blocks, perplexity, prune_blocks, pruning
 from sparsepriors.language.stand_in import stand_in
 from sparsepriors.networks import MagnitudePruning, Selector, SparseGPT, Wanda, prune
 from sparsepriors.priors import NM, Unstructured
@@ -71,6 +72,59 @@ def test_the_text_matters_to_sparsegpt_and_it_keeps_the_model_closer():
         with torch.no_grad():
             away[type(method).__name__] = float((net(WINDOWS).logits - want).square().mean())
     assert away["SparseGPT"] < 0.8 * away["MagnitudePruning"]
+
+
+@pytest.mark.parametrize("method", [MagnitudePruning(), Wanda(), SparseGPT()], ids=repr)
+def test_what_the_method_asks_for_is_measured_once_for_layers_that_share_an_input(method, monkeypatch):
+    shapes, sums = [], []
+
+    def keep_largest(self, weight, moments, pattern):
+        shapes.append(moments.ndim)
+        return pattern.project(weight), pattern.mask(weight.abs())
+
+    monkeypatch.setattr(type(method), "_prune", keep_largest)
+    gram = pruning._gram
+    monkeypatch.setattr(pruning, "_gram", lambda rows: (sums.append(rows.shape), gram(rows))[1])
+    prune_blocks(model(), NM(2, 4), WINDOWS, method=method)
+    assert set(shapes) == {2 if isinstance(method, SparseGPT) else 1}
+    assert len(sums) == (2 * 4 * len(WINDOWS) if isinstance(method, SparseGPT) else 0)   # 7 layers, 4 inputs
+
+
+@pytest.mark.parametrize("width", [1, 3, 512])
+def test_half_of_the_second_moments_is_enough(width):
+    x = torch.randn(9, 10, dtype=torch.float64)
+    torch.testing.assert_close(pruning._gram(x, width), x.mT @ x)
+
+
+def test_conv1d_of_gpt2_is_a_linear_layer_and_is_put_back():
+    def gpt2():
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(GPT2Config(vocab_size=256, n_embd=32, n_layer=2, n_head=2, n_positions=64,
+                                          initializer_range=0.3, bos_token_id=1, eos_token_id=2)).eval()
+
+    dense = gpt2()
+    with torch.no_grad():
+        want = dense(WINDOWS).logits
+    away = {}
+    for method in (MagnitudePruning(), SparseGPT()):
+        net = gpt2()
+        found = prune_blocks(net, NM(2, 4), WINDOWS, method=method)
+        assert type(net.transformer.h[0].attn.c_attn) is type(dense.transformer.h[0].attn.c_attn)
+        assert len(found.masks) == 8
+        mask = found.masks["transformer.h.1.mlp.c_fc.weight"]
+        assert mask.shape == (128, 32)   # outputs first
+        assert not net.transformer.h[1].mlp.c_fc.weight.detach().mT[~mask].any()
+        with torch.no_grad():
+            away[type(method).__name__] = float((net(WINDOWS).logits - want).square().mean())
+    assert 0 < away["SparseGPT"] < away["MagnitudePruning"]
+
+
+def test_an_encoder_is_pruned_as_well():
+    net = BertModel(BertConfig(vocab_size=256, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                               intermediate_size=64)).eval()
+    found = prune_blocks(net, Unstructured(0.3, dims=1), WINDOWS, method=Wanda())
+    assert len(found.masks) == 12
+    assert found.report.density == pytest.approx(0.3, abs=0.02)
 
 
 def test_training_mode_and_half_precision_stay():

@@ -50,6 +50,18 @@ def test_the_mask_is_in_the_pattern_and_the_weights_in_the_mask(method, pattern)
         assert mask.sum() == pattern.mask(weight).sum()
 
 
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 8))
+def test_sparsegpt_decides_on_each_group_when_those_before_it_are_gone(seed, n):
+    weight, moments = layer(seed, inputs=40)
+    pruned, mask = SparseGPT(damping=0.05).prune(weight, moments, NM(n, 8))
+    torch.testing.assert_close(pruned, one_by_one(weight, moments, mask, 0.05), rtol=1e-7, atol=1e-9)
+    h = moments + 0.05 * moments.diagonal().mean() * torch.eye(40, dtype=moments.dtype)
+    before = one_by_one(weight, moments, mask | (torch.arange(40) >= 32), 0.05)   # the last group not decided on yet
+    pivots = torch.stack([torch.linalg.inv(h[j:, j:])[0, 0] for j in range(32, 40)])
+    cost = before[:, 32:].square() / pivots
+    assert torch.equal(mask[:, 32:], NM(n, 8).mask(cost))
+
+
 @given(seed=st.integers(0, 10**6), block=st.sampled_from([1, 5, 8, 24, 128]))
 def test_sparsegpt_is_optimal_brain_surgery_in_order(seed, block):
     weight, moments = layer(seed)
@@ -81,6 +93,16 @@ def test_wanda_ranks_moduli_times_root_mean_squares_of_inputs():
     _, mask = Wanda().prune(weight, moments, NM(2, 4))
     assert mask.tolist() == [[False, True, True, False]]
     assert MagnitudePruning().prune(weight, moments, NM(2, 4))[1].tolist() == [[True, True, False, False]]
+
+
+def test_methods_that_say_so_are_content_with_mean_squares():
+    weight, moments = layer(4)
+    for method in (MagnitudePruning(), Wanda()):
+        for full, squares in zip(method.prune(weight, moments, NM(2, 4)),
+                                 method.prune(weight, moments.diagonal(), NM(2, 4)), strict=True):
+            assert torch.equal(full, squares)
+    with pytest.raises(ValueError, match=r"\(6, 24\) and \(24,\)"):
+        SparseGPT().prune(weight, moments.diagonal(), NM(2, 4))
 
 
 def test_inputs_that_are_always_zero_go_first_and_do_not_disturb():

@@ -17,7 +17,6 @@ from sparsepriors.networks.sparse.score import finite_weights
 from sparsepriors.networks.sparse.select import Selected, Where, select
 from sparsepriors.priors.patterns import Pattern
 
-
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments of a block."""
 
