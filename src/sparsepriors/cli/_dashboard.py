@@ -66,10 +66,7 @@ def dashboard(folder: Path, *, model: str, base: str | None, hook: str, text: Pa
 
 
 def _tokens(tokenizer: Any, text: Path, length: int, windows: int) -> Tensor:
-    try:
-        words = text.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise ValueError(f"{text} is not a text in UTF-8: {e}") from e
+    words = _language.read_text(text)
     whole = len(tokenizer(words)["input_ids"]) // length
     if not whole:
         raise ValueError(f"{text} must have at least {length} tokens, the --length of a window")

@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
+from sparsepriors import _files
 from sparsepriors.cli import _door
+
+_WRITERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""Ends of the names of models that predict the next token."""
+
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)   # what transformers raises of bad files
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -20,7 +27,7 @@ def dtype(name: str) -> torch.dtype:
 
 
 def load(name: str, dtype: torch.dtype, data_dir: Path | None) -> tuple[Any, Any]:
-    """A language model and its tokenizer; ends the command where there is none."""
+    """A causal language model and its tokenizer; ends the command where there is none."""
     if name == "smollm2":
         from sparsepriors.data import load_smollm2
 
@@ -28,15 +35,64 @@ def load(name: str, dtype: torch.dtype, data_dir: Path | None) -> tuple[Any, Any
             return load_smollm2(dtype, data_dir=data_dir)
         except (FileNotFoundError, ImportError) as e:
             _door.usage(str(e))
-    if not (Path(name) / "config.json").is_file():
-        if "/" in name or Path(name).exists():
-            _door.usage(f"--model must be smollm2 or a folder of a model of transformers with its config.json, "
-                        f"got {name}")
-        _door.unknown("model", name, ("smollm2",))
+    path = folder(name)
+    _must_predict(name, path)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from sparsepriors.data.language import no_bars
+
+    with no_bars():
+        try:
+            network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        except _UNREADABLE as e:
+            _door.fail(f"{name} cannot be read as a language model: {e}")
+        try:
+            return network.eval(), AutoTokenizer.from_pretrained(path, local_files_only=True)
+        except _UNREADABLE:
+            _door.fail(f"the tokenizer of {name} is missing or cannot be read; put it beside the weights: "
+                       f"tokenizer.save_pretrained({str(path)!r})")
+
+
+def folder(name: str) -> Path:
+    """Where a model of transformers lies: a folder, or a name whose files the hub's cache of this machine holds."""
+    path = Path(name)
+    if (path / "config.json").is_file():
+        return path
+    if path.exists():
+        _door.usage(f"{name} must be the folder of a model of transformers, with its config.json")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        if "/" in name:
+            _door.usage(f"there is no folder {name}")
+        _door.unknown("model", name, ("smollm2",))
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
     try:
-        network = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, local_files_only=True)
-        return network.eval(), AutoTokenizer.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError, KeyError) as e:
-        _door.fail(f"{name} cannot be read as a language model: {e}")
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        _door.usage(f"{name} is no folder, and the cache of the hub does not hold it; nothing is downloaded here. "
+                    f"Fetch it first: hf download {name}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; ends the command if there is none in UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        _door.fail(f"{path} is not a text in UTF-8: {e}")
+    except OSError as e:
+        _door.usage(f"{path} cannot be read: {e.strerror}")
+    if not text.strip():
+        _door.fail(f"{path} holds no text")
+    return text
+
+
+def _must_predict(name: str, path: Path) -> None:
+    try:
+        config = _files.read_json(path / "config.json")
+    except ValueError as e:
+        _door.fail(str(e))
+    kinds = config.get("architectures") if isinstance(config, dict) else None
+    if kinds and not any(str(kind).endswith(_WRITERS) for kind in kinds):
+        _door.usage(f"{name} is a {', '.join(map(str, kinds))}, which predicts no next token: a causal language model "
+                    f"is needed. In Python, sparsepriors.language.prune_blocks also prunes encoders")

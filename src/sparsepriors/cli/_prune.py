@@ -12,9 +12,11 @@ from rich.markup import escape
 
 from sparsepriors import _files
 from sparsepriors.cli import _door, _language, _networks, _progress
-from sparsepriors.networks.calibrated import LayerPruner, MagnitudePruning, SparseGPT, Wanda
+from sparsepriors.networks.calibrated import NOTHING, LayerPruner, MagnitudePruning, SparseGPT, Wanda
 from sparsepriors.priors.patterns import NM, Pattern, Unstructured
 from sparsepriors.runs.interrupts import interrupts_kept
+
+_SHARD = "5GB"
 
 METHODS: dict[str, LayerPruner] = {"magnitude": MagnitudePruning(), "wanda": Wanda(), "sparsegpt": SparseGPT()}
 
@@ -75,15 +77,16 @@ def _pruned(model: str, out: Path, pattern: Pattern, method: LayerPruner, calibr
             size: tuple[int, int], judge: int, dtype: torch.dtype, data_dir: Path | None, *,
             quiet: bool) -> dict[str, Any]:
     from sparsepriors.data import token_windows, wikitext2
+    from sparsepriors.data.language import detokenise
     from sparsepriors.language import decoder_blocks, perplexity, prune_blocks
 
     count, length = size
     text = None
-    if not isinstance(method, MagnitudePruning):
-        text = wikitext2("valid") if calibrate is None else calibrate.read_text(encoding="utf-8")
+    if method.needs != NOTHING:
+        text = detokenise(wikitext2("valid")) if calibrate is None else _language.read_text(calibrate)
     network, tokenizer = _language.load(model, dtype, data_dir)
     windows = None if text is None else token_windows(tokenizer, text, length, count)
-    judged = token_windows(tokenizer, wikitext2("test"), length, judge) if judge else None
+    judged = token_windows(tokenizer, detokenise(wikitext2("test")), length, judge) if judge else None
     dense = None if judged is None else perplexity(network, judged).value
     with _progress.bars(_door.err(), quiet=quiet) as bars, bars(len(decoder_blocks(network)[1]), "blocks") as bar:
         done = prune_blocks(network, pattern, windows, method=method, callback=lambda i, n: bar.advance())
@@ -101,8 +104,11 @@ def _write(network: Any, tokenizer: Any, out: Path, facts: dict[str, Any]) -> No
     """Checkpoint, tokenizer and record in a folder that appears when it is whole."""
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
+    from sparsepriors.data.language import no_bars
+
     try:
-        network.save_pretrained(part)
+        with no_bars():
+            network.save_pretrained(part, max_shard_size=_SHARD)
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(part)
         _files.write_json(part / "pruning.json", facts)

@@ -87,7 +87,7 @@ def load_smollm2(dtype: torch.dtype = torch.bfloat16, cache: bool = True, *,
 
     kept = Path.home() / ".cache" / "sparsepriors" if cache_dir is None else Path(cache_dir)
     folder = kept / f"smollm2-135m-instruct-{str(SMOLLM2.sha256)[:12]}"
-    with _no_bars():
+    with no_bars():
         if not folder.is_dir():
             model, tokenizer = _from_gguf(source)
             if cache:
@@ -120,7 +120,7 @@ def load_minilm() -> tuple[Any, Any]:
         raise ImportError("load_minilm needs transformers: pip install 'sparsepriors[language]'")
     from transformers import AutoModel, AutoTokenizer
 
-    with _no_bars():
+    with no_bars():
         model = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
@@ -186,7 +186,7 @@ def token_windows(tokenizer: Any, text: str, length: int, count: int, skip: int 
 
 
 @contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Keep transformers from drawing progress bars; a loader does not print."""
     from transformers.utils import logging
 
