@@ -1,7 +1,7 @@
-"""Frantar and Alistarh (2023), Sun et al. (2024): a language model pruned in one shot, with and without looking at text.
+"""Frantar and Alistarh (2023), Sun et al. (2024): a language model pruned in one shot, with and without reading text.
 
-SmolLM2-135M is pruned by magnitude, by Wanda and by SparseGPT, in free positions and N:M, each calibrated on text of its
-own, and reads text that no other seed reads. The 2:4 model then runs on packed weights.
+SmolLM2-135M is pruned by magnitude, by Wanda and by SparseGPT, in free positions and N:M, each calibrated on text of
+its own, and reads text that no other seed reads. The 2:4 model then runs on packed weights.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ PAPER = Paper(
               f"{_LLAMA}: 10.17 against 11.02", "Wanda", better="lower"),
         Claim("free-over-2-4", f"With SparseGPT, half of the weights in free positions read better than 2:4 ({_NATS})",
               f"{_LLAMA}: 6.51 against 10.17", "2:4", better="lower"),
-        Claim("half-cost", f"SparseGPT removes half of the weights for the 0.25 nats that a small model is published to "
-              f"lose ({_NATS})", "perplexity of BLOOM-560M: 28.92 against 22.42 dense", "the dense model",
+        Claim("half-cost", f"SparseGPT removes half of the weights for the 0.25 nats that a small model is "
+              f"published to lose ({_NATS})", "perplexity of BLOOM-560M: 28.92 against 22.42 dense", "the dense model",
               margin=-0.25, better="lower"),
         Claim("packed-bytes", "The matrices of the 2:4 model, packed in 16 bits, weigh at most 0.57 of the dense ones "
               "(share of bytes)", "not reported", "0.57", better="lower"),
@@ -168,7 +168,8 @@ def _packed(model: Any, text: Tensor) -> dict[str, Any]:
     layers = [layer for layer in pack_nm_model(pruned, 2, 4) if layer.packed]
     held, dense = sum(layer.nbytes for layer in layers), sum(layer.dense_bytes for layer in layers)
     return {"layers": len(layers), "bytes": held, "bytes_dense": dense, "bytes_share": held / dense,
-            "model_bytes": _bytes(pruned), "model_bytes_dense": _bytes(model), "zeros_nats": zeros, **_read(pruned, text)}
+            "model_bytes": _bytes(pruned), "model_bytes_dense": _bytes(model), "zeros_nats": zeros,
+            **_read(pruned, text)}
 
 
 def _bytes(model: nn.Module) -> int:
@@ -185,7 +186,8 @@ def _draw(run: Run, dense: float, nats: dict[tuple[str, str], float]) -> None:
     for i, (method, (colour, marker)) in enumerate(styles.items()):
         found = {p: n for (name, p), n in nats.items() if name == method}
         free = sorted((int(p), math.exp(n)) for p, n in found.items() if ":" not in p)
-        curve.plot([0, *(s for s, _ in free)], [dense, *(p for _, p in free)], marker=marker, color=colour, label=method)
+        curve.plot([0, *(s for s, _ in free)], [dense, *(p for _, p in free)], marker=marker, color=colour,
+                   label=method)
         shown = [p for p in ("50", "4:8", "2:4") if p in found]
         bars.plot([("50", "4:8", "2:4").index(p) + 0.12 * (i - 1) for p in shown],
                   [math.exp(found[p]) for p in shown], marker=marker, color=colour, linestyle=":")
