@@ -1,0 +1,56 @@
+"""Choose the learning rates of the DSEE experiment, with the same number of trials for every family of arms.
+
+Sentences of CLINC150, which the experiment does not use, are dealt into training and validation parts of the
+experiment's sizes. The choice and the whole table are written beside `sparsepriors.papers.dsee`, which reads them.
+
+    python scripts/tune_dsee.py           # some minutes on two cores
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sparsepriors import _files
+from sparsepriors.data import Intents, intents
+from sparsepriors.papers._dsee_arms import TUNING, Task, supports, task_of
+from sparsepriors.papers.dsee import SIZES
+from sparsepriors.runs import Scale
+
+SEED = 100
+HEADS = (0.003, 0.01, 0.03)
+GRID = {"full": (5e-5, 1e-4, 2e-4), "lora": (5e-4, 1e-3, 3e-3), "dsee": (5e-4, 1e-3, 3e-3)}
+
+
+def main() -> None:
+    """Search, choose, write: first the head's rate by itself, then the others with it."""
+    sizes = SIZES[Scale.DEFAULT]
+    task = _task(sizes.train, sizes.test)
+    tried: dict[str, list[dict[str, float]]] = {}
+    tried["head"] = [{"head": rate, "encoder": rate, "accuracy": task.learn_head(SEED, sizes.epochs, {"head": rate})}
+                     for rate in HEADS]
+    head = max(tried["head"], key=lambda row: row["accuracy"])["head"]
+    places = supports(task, sizes.nonzeros, "grebsmo", SEED)
+    for family, rates in GRID.items():
+        for rate in rates:
+            model = task.classifier(SEED)
+            if family != "full":
+                model = task.adapted(SEED, sizes.rank, places if family == "dsee" else None).model
+            found = task.learn(model, SEED, sizes.epochs, {"encoder": rate, "head": head})
+            tried.setdefault(family, []).append({"head": head, "encoder": rate, "accuracy": found})
+            print(family, rate, found, flush=True)
+    chosen = {family: {k: v for k, v in max(rows, key=lambda row: row["accuracy"]).items() if k != "accuracy"}
+              for family, rows in tried.items()}
+    _files.write_json(TUNING, {"chosen": chosen, "tried": tried, "data": "CLINC150, 77 intents", "seed": SEED})
+
+
+def _task(train: int, validation: int) -> Task:
+    """The first 77 intents of CLINC150, as many as the experiment has."""
+    whole = intents("clinc150")
+    rows = (whole.labels < 77).nonzero()[:, 0]
+    part = Intents(tuple(whole.texts[i] for i in rows.tolist()), whole.labels[rows], whole.names[:77])
+    return task_of(*part.deal((train, validation), torch.Generator().manual_seed(SEED)))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
