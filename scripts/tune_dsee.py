@@ -18,7 +18,7 @@ from sparsepriors.runs import Scale
 
 SEED = 100
 HEADS = (0.003, 0.01, 0.03)
-GRID = {"full": (5e-5, 1e-4, 2e-4), "lora": (5e-4, 1e-3, 3e-3), "dsee": (5e-4, 1e-3, 3e-3)}
+GRID = {"full": (1e-4, 2e-4), "lora": (1e-3, 3e-3), "dsee": (1e-3, 3e-3)}
 
 
 def main() -> None:

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from sparsepriors.data import intents
 from sparsepriors.papers import _dsee_arms, dsee
@@ -58,7 +58,7 @@ def test_a_head_alone_learns_what_the_frozen_encoder_says():
 def test_a_folder_of_ones_own_is_a_task(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "apple", "leaf"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "model")
+    BertTokenizer(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "model")
     config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     BertModel(config).save_pretrained(tmp_path / "model")
     for part, rows in (("train", [("red apple", "fruit"), ("green leaf", "plant")]), ("test", [("leaf", "plant")])):

@@ -61,7 +61,7 @@ class Task:
         return SentenceClassifier(copy.deepcopy(self.encoder), self.classes,
                                   generator=torch.Generator().manual_seed(seed))
 
-    def adapted(self, seed: int, rank: int, supports: Mapping[str, Tensor] | None) -> DSEE:
+    def adapted(self, seed: int, rank: int, supports: Mapping[str, Tensor] | None) -> DSEE[SentenceClassifier]:
         """A fresh classifier with updates at query and value, and entries where there are supports."""
         model = self.classifier(seed)
         return DSEE(model, rank, 0, ALPHA, support="random" if supports is None else supports,

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Int64
@@ -34,10 +34,12 @@ from sparsepriors.networks.sparse.distribute import Global
 from sparsepriors.networks.train_loop import Training, TrainLoop, TrainState
 from sparsepriors.priors.patterns import Unstructured, pack_mask, unpack_mask
 
+Model = TypeVar("Model", bound=nn.Module)
+
 _METADATA, _FORMAT = "sparsepriors.dsee", 1
 
 
-class DSEE:
+class DSEE(Generic[Model]):
     """A model with a `DSEELinear` in the place of its target layers; everything else but the task's head is frozen.
 
     The parameters that ask for gradients are those to train, with `fit`, `train_classifier` or any loop. The model is
@@ -75,7 +77,9 @@ class DSEE:
         have this rank or as many entries.
     """
 
-    def __init__(self, model: nn.Module, rank: int = 16, nonzeros: int = 64, alpha: float = 32.0,
+    model: Model
+
+    def __init__(self, model: Model, rank: int = 16, nonzeros: int = 64, alpha: float = 32.0,
                  targets: Sequence[str] = ("query", "value"), *, trained: Sequence[str] | None = None,
                  support: str | Mapping[str, Int64[Tensor, "2 entries"]] = "grebsmo",
                  generator: torch.Generator | None = None) -> None:
@@ -290,7 +294,7 @@ class DSEE:
         """Whether the model has lost heads or neurons."""
         return bool(self._kept)
 
-    def merge(self) -> nn.Module:
+    def merge(self) -> Model:
         """The model without adapters: each update is added to its frozen weight, in the dtype of that.
 
         Weights of targets that were pruned are dense again with their update; those of other layers stay zero. The
@@ -366,7 +370,7 @@ class DSEE:
         return _files.write_tensors(path, self.state_dict(), {_METADATA: json.dumps(about)})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: nn.Module) -> Self:
+    def load(cls, path: str | os.PathLike[str], model: Model) -> Self:
         """Adapt a model as a file says that `save` wrote.
 
         Parameters

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from sparsepriors import _files
-from sparsepriors.language.finetune.dsee import DSEE
+from sparsepriors.language.finetune.dsee import DSEE, Model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -56,7 +55,7 @@ def write_peft(tuner: DSEE, folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def read_peft(folder: str | os.PathLike[str], model: nn.Module) -> DSEE:
+def read_peft(folder: str | os.PathLike[str], model: Model) -> DSEE[Model]:
     """Adapt a model as a LoRA adapter of the peft package says, its head included.
 
     Parameters
