@@ -61,10 +61,12 @@ def test_perceptrons_of_transformers_are_taken() -> None:
     from transformers.models.t5.modeling_t5 import T5DenseActDense, T5DenseGatedActDense
 
     config = T5Config(d_model=16, d_ff=40, dropout_rate=0.3)
-    mlp = T5DenseActDense(config).eval()
+    mlp = T5DenseActDense(config)
     x = tokens(4, 16, dtype=torch.float32)
+    sparse = SparseMLP.from_dense(mlp)                      # without the dropout of training
+    assert mlp.training
     with torch.no_grad():
-        torch.testing.assert_close(SparseMLP.from_dense(mlp)(x), mlp(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(sparse(x), mlp.eval()(x), atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="two linear layers"):
         SparseMLP.from_dense(T5DenseGatedActDense(config))
 
@@ -102,6 +104,13 @@ def test_what_is_refused() -> None:
                             (nn.Sequential(layers[0], nn.LayerNorm(4), nn.ReLU(), layers[1]), "no other weights")):
         with pytest.raises(ValueError, match=message):
             SparseMLP.from_dense(module)
+
+    class Gated(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            return input * super().forward(input)
+
+    with pytest.raises(ValueError, match="Gated computes something else"):
+        SparseMLP.from_dense(Gated(layers[0], nn.ReLU(), layers[1]))
     with pytest.raises(TypeError, match=r"mlp must be a torch.nn.Module"):
         SparseMLP.from_dense(len)
     with pytest.raises(ValueError, match="second must take the 4 neurons of first, got 3"):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparsepriors import _checks, kernels
 from sparsepriors.networks.activations import TopKActivation, activation_modules
+from sparsepriors.networks.classification import predict
 
 
 class SparseMLP(nn.Module):
@@ -61,7 +62,8 @@ class SparseMLP(nn.Module):
         Raises
         ------
         TypeError, ValueError
-            If the module has other layers than these, or another activation function.
+            If the module has other layers than these or another activation function, or computes something else with
+            them, which is tried on random tokens.
         """
         if not isinstance(mlp, nn.Module):
             raise TypeError(f"mlp must be a torch.nn.Module, got {type(mlp).__name__}")
@@ -76,7 +78,13 @@ class SparseMLP(nn.Module):
         if type(inner) is not nn.ReLU:
             raise ValueError(f"mlp must have one activation function, an nn.ReLU or a TopKActivation of it, got "
                              f"{', '.join(type(f).__name__ for f in functions) or 'none that is a module'}")
-        return cls(*layers, k=function.k if isinstance(function, TopKActivation) else None)
+        made = cls(*layers, k=function.k if isinstance(function, TopKActivation) else None)
+        weight = made.first.weight
+        x = torch.randn(4, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+        expected = predict(mlp, x)
+        if not torch.allclose(made.decode(x), expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3):
+            raise ValueError(f"mlp must compute second(relu(first(x))), {type(mlp).__name__} computes something else")
+        return made
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... d"]:

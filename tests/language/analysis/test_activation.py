@@ -116,6 +116,10 @@ def test_padding_is_left_out() -> None:
     with ActivationSparsity(model) as meter, pytest.raises(ValueError, match=r"mask must be \(batch, tokens\)"):
         model(x[:1], attention_mask=mask)
     with ActivationSparsity(model) as meter:
+        model(x, attention_mask=torch.zeros_like(mask))
+    with pytest.raises(RuntimeError, match="no activation was counted"):
+        meter.mean_percent()
+    with ActivationSparsity(model) as meter:
         model(x, attention_mask=torch.ones(2, 1, 5, 5))    # of attention, not of tokens
     assert meter.rows()[0]["tokens"] == 10
 
@@ -226,6 +230,8 @@ def test_what_is_refused() -> None:
         ActivationSparsity(functional.relu)
     with pytest.raises(ValueError, match="threshold must be finite and nonnegative"):
         ActivationSparsity(Given(), threshold=-1.0)
+    with pytest.raises(TypeError, match="axis must be an integer"):
+        ActivationSparsity(Given(), axis=1.0)
     compiled = Given()
     compiled.compile(backend="eager")
     wrapped: Any = torch.compile(Given(), backend="eager")

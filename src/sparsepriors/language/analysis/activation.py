@@ -59,7 +59,7 @@ class ActivationSparsity:
     Raises
     ------
     TypeError
-        If the model is no module, or is compiled or scripted, where hooks see nothing.
+        If the model is no module, or is compiled or scripted, where hooks see nothing; if ``axis`` is no integer.
     ValueError
         If a place without exact zeros is matched and there is no threshold, or activations are not finite.
 
@@ -78,6 +78,8 @@ class ActivationSparsity:
                                 f"{type(module).__name__} at {name or 'its root'}")
         if threshold is not None:
             _checks.nonnegative("threshold", threshold)
+        if not isinstance(axis, int) or isinstance(axis, bool):
+            raise TypeError(f"axis must be an integer, got {type(axis).__name__}")
         self.model, self.match, self.threshold, self.axis = model, match, threshold, axis
         self.mask: Bool[Tensor, "batch tokens"] | None = None
         for name, module in modules.items():
@@ -164,6 +166,8 @@ class ActivationSparsity:
         if is_smooth:
             self._must_have_threshold(place, kind)
         rows = _tokens(place, out.detach().movedim(self.axis, -1), passed if self.mask is None else self.mask)
+        if not len(rows):
+            return
         if not _checks.all_finite(rows):
             raise ValueError(f"activations at {place} must be finite, got NaN or infinite ones")
         active = rows != 0 if self.threshold is None else rows.abs() > self.threshold
@@ -174,7 +178,7 @@ class ActivationSparsity:
                              f"{len(counts.active)}")
         counts.active += active.sum(dim=0)
         counts.tokens += len(rows)
-        counts.most = max(counts.most, int(active.sum(dim=1).max())) if len(rows) else counts.most
+        counts.most = max(counts.most, int(active.sum(dim=1).max()))
 
     def _must_have_threshold(self, place: str, kind: str) -> None:
         if self.threshold is None:
