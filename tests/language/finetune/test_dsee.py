@@ -11,6 +11,7 @@ from sparsepriors.language import DSEE, SentenceClassifier, classifier_accuracy,
 from sparsepriors.language.finetune.adapter import matrix
 
 FAMILIES = list(TARGETS)
+QUERY = "bert.encoder.layer.0.attention.self.query"
 
 
 def tuned(family="bert", *, rank=2, nonzeros=5, seed=0, support="random", moved=True, **options):
@@ -139,8 +140,13 @@ def test_a_state_of_another_base_or_of_other_layers_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the state is of the layers"):
         other.load_state_dict(tuned().state_dict())
     wide = DSEE(build("bert"), 3, 5, 4.0, support="random")
-    with pytest.raises(ValueError, match="has rank 2, this model 3"):
+    with pytest.raises(ValueError, match=r"does not fit: U must have shape \(24, 3\), got \(24, 2\)"):
         wide.load_state_dict(tuned().state_dict())
+    for key, value, message in (("mask/bert.nowhere", torch.zeros(72, dtype=torch.uint8), "a mask of bert.nowhere"),
+                                (f"update/{QUERY}/indices", torch.full((2, 5), 99, dtype=torch.int32), "24 x 24"),
+                                (f"update/{QUERY}/values", torch.zeros(4), r"values must have shape \(5,\)")):
+        with pytest.raises(ValueError, match=message):
+            tuned().load_state_dict({**tuned().state_dict(), key: value})
     cut, other_cut = tuned(), tuned()
     cut.prune_heads(1)
     other_cut.prune_heads(2)
@@ -248,6 +254,12 @@ def test_bad_arguments_are_named():
         tuner.prune(0.5, score="ABSS")
     with pytest.raises(ValueError, match="count must leave a head: .* has 4, got 4"):
         tuner.prune_heads(4)
+    with pytest.raises(ValueError, match="random scores need a generator"):
+        tuner.prune_heads(1, score="random")
+    with pytest.raises(ValueError, match="layer.0.attention.self has none; use 'W'"):
+        elsewhere = DSEE(build("bert"), 2, 3, targets=("*.intermediate.dense",), support="random")
+        next(iter(elsewhere.layers.values())).values.data.fill_(1)
+        elsewhere.prune_heads(1)
     with pytest.raises(ValueError, match=r"ratio must be in \(0, 1\), got 1"):
         tuner.prune_neurons(1.0)
     with pytest.raises(ValueError, match="no attention with layers named"):

@@ -58,14 +58,7 @@ class DSEELinear(nn.Module):
         _checks.count("rank", rank, low=1, high=min(rows, columns))
         _checks.positive("alpha", alpha)
         indices = torch.zeros(2, 0, dtype=torch.int64) if indices is None else indices
-        if indices.dtype != torch.int64 or indices.ndim != 2 or len(indices) != 2:
-            raise ValueError(f"indices must be int64 of shape (2, entries), got {indices.dtype} {tuple(indices.shape)}")
-        if indices.shape[1]:
-            low, high = indices.amin(dim=1).tolist(), indices.amax(dim=1).tolist()
-            if min(low) < 0 or high[0] >= rows or high[1] >= columns:
-                raise ValueError(f"indices must lie in a matrix of {rows} x {columns}, got {low} to {high}")
-            if len(torch.unique(indices[0] * columns + indices[1])) != indices.shape[1]:
-                raise ValueError("indices must not name a place twice")
+        _must_be_places(indices, rows, columns)
         self.base = base.requires_grad_(False)
         self.scale, self.alpha = alpha / rank, alpha
         device = weight.device
@@ -103,6 +96,26 @@ class DSEELinear(nn.Module):
         if entries:
             found = found.index_put(tuple(self.indices), self.values.detach(), accumulate=True)
         return self.scale * found if scaled else found
+
+    def assign(self, U: Float[Tensor, "out rank"], V: Float[Tensor, "rank in"], values: Float[Tensor, " entries"],
+               indices: Int64[Tensor, "2 entries"]) -> None:
+        """Take over an update, with other entries than before if it has others; the parameters are new.
+
+        Raises
+        ------
+        ValueError
+            If it is of another rank, or does not fit the frozen weight.
+        """
+        rows, columns = matrix(self.base).shape
+        stated = {"U": (U, (rows, self.rank)), "V": (V, (self.rank, columns)), "values": (values, indices.shape[1:])}
+        for name, (part, shape) in stated.items():
+            if part.shape != shape:
+                raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(part.shape)}")
+        _must_be_places(indices, rows, columns)
+        for name, (part, _) in stated.items():
+            old = getattr(self, name)
+            setattr(self, name, nn.Parameter(part.detach().to(old).clone(), requires_grad=old.requires_grad))
+        self.indices = indices.to(self.U.device)
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
@@ -174,3 +187,14 @@ def keep(layer: nn.Module, rows: Tensor | None = None, columns: Tensor | None = 
     names = ("nf", "nx") if transposed else ("out_features", "in_features")
     for name, size in zip(names, weight.shape, strict=True):
         setattr(layer, name, size)
+
+
+def _must_be_places(indices: Tensor, rows: int, columns: int) -> None:
+    if indices.dtype != torch.int64 or indices.ndim != 2 or len(indices) != 2:
+        raise ValueError(f"indices must be int64 of shape (2, entries), got {indices.dtype} {tuple(indices.shape)}")
+    if indices.shape[1]:
+        low, high = indices.amin(dim=1).tolist(), indices.amax(dim=1).tolist()
+        if min(low) < 0 or high[0] >= rows or high[1] >= columns:
+            raise ValueError(f"indices must lie in a matrix of {rows} x {columns}, got {low} to {high}")
+        if len(torch.unique(indices[0] * columns + indices[1])) != indices.shape[1]:
+            raise ValueError("indices must not name a place twice")

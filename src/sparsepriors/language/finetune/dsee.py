@@ -99,7 +99,7 @@ class DSEE(Generic[Model]):
         self.model = model
         self._asked = {name: p.requires_grad for name, p in model.named_parameters()}
         self.trained = find_trained(model, trained, bases)
-        self.rank, self.alpha, self.targets = rank, float(alpha), tuple(targets)
+        self.rank, self.alpha = rank, float(alpha)
         self.fingerprint = fingerprint(model, self.trained)
         adapters = {name: DSEELinear(base, rank, support[name], alpha=alpha, generator=generator)
                     for name, base in bases.items()}
@@ -228,10 +228,12 @@ class DSEE(Generic[Model]):
         Raises
         ------
         ValueError
-            If an attention has not more heads, single weights are pruned already, or nothing was trained yet and the
-            score is that of the update.
+            If an attention has not more heads, single weights are pruned already, or the score is that of the update
+            and there is none in query or value, or it was not trained yet.
         """
         _checks.one_of("score", score, ("ABS", "W", "WABS", "random"))
+        if score == "random" and generator is None:
+            raise ValueError("random scores need a generator")
         self._must_be_whole()
         if "ABS" in score:
             self._must_be_trained(score)
@@ -241,10 +243,12 @@ class DSEE(Generic[Model]):
             _checks.count("count", count, low=1)
             if count >= heads:
                 raise ValueError(f"count must leave a head: {attention.name} has {heads}, got {count}")
+            if score == "ABS" and not set(attention.inputs) & set(self.layers):
+                raise ValueError(f"score 'ABS' is the size of the update, and {attention.name} has none; use 'W'")
 
         def worth(name: str, weight: Tensor) -> Tensor:
             if score == "random":
-                return torch.rand(weight.shape, generator=generator)
+                return torch.rand(weight.shape, generator=generator).to(weight.device)
             layer = self.layers.get(name)
             size = torch.zeros_like(weight) if layer is None or score == "W" else layer.update(scaled=False).abs()
             return size if score == "ABS" else size + weight.abs()
@@ -341,27 +345,22 @@ class DSEE(Generic[Model]):
         kept = {k.removeprefix("kept/"): v.long() for k, v in state.items() if k.startswith("kept/")}
         if self._kept and {k: v.tolist() for k, v in self._kept.items()} != {k: v.tolist() for k, v in kept.items()}:
             raise ValueError("this model has lost other heads or neurons than the state; begin with the whole one")
-        for name, parts in updates.items():
-            if parts["V"].shape[0] != self.rank:
-                raise ValueError(f"the state of {name} has rank {parts['V'].shape[0]}, this model {self.rank}")
+        masks = {k.removeprefix("mask/"): v for k, v in state.items() if k.startswith("mask/")}
+        if strange := set(masks) - set(self.layers) - set(self._others(())):
+            raise ValueError(f"the state has a mask of {min(strange)}, which is no linear layer of this model")
         self.reset_mask()
         if not self._kept:
             for part in self._parts():
                 if _key(part) in kept:
                     self._cut(part, kept[_key(part)])
         for name, parts in updates.items():
-            layer = self.layers[name]
-            found = tuple(parts["U"].shape[:1]) + tuple(parts["V"].shape[1:])
-            if found != tuple(matrix(layer.base).shape):
-                raise ValueError(f"the state of {name} is of {found}, the layer of {tuple(matrix(layer.base).shape)}")
-            layer.indices = parts["indices"].long().to(layer.U.device)
-            for part in ("U", "V", "values"):
-                old = getattr(layer, part)
-                setattr(layer, part, nn.Parameter(parts[part].to(old), requires_grad=old.requires_grad))
+            try:
+                self.layers[name].assign(parts["U"], parts["V"], parts["values"], parts["indices"].long())
+            except (KeyError, ValueError) as e:
+                raise ValueError(f"the state of {name} does not fit: {e}") from e
         for name, parts in trained.items():
             self.trained[name].load_state_dict(parts)
-        self._apply({k.removeprefix("mask/"): unpack_mask(v, tuple(self._weight(k.removeprefix("mask/")).shape))
-                     for k, v in state.items() if k.startswith("mask/")})
+        self._apply({name: unpack_mask(bits, tuple(self._weight(name).shape)) for name, bits in masks.items()})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the state as safetensors, whole or not at all."""
