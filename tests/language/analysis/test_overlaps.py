@@ -49,10 +49,11 @@ def test_the_matched_null_is_the_mean_over_shuffles_inside_binades(generator):
     assert abs(matched_null(weights, first, second) - float(shared.mean())) < 4 * float(shared.std()) / 200**0.5
 
 
-def test_binades_are_those_of_the_exponent():
-    assert binades(torch.tensor([0.0, 0.25, -0.3, 0.5, 1.0, 1.9, 2.0])).diff().tolist() == [
-        binades(torch.tensor([0.0, 0.25]))[1], 0, 1, 1, 0, 1]
-    assert binades(torch.tensor([3.0, 2.0])).tolist() == [0, 0]
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_binades_are_those_of_the_exponent(dtype):
+    found = binades(torch.tensor([0.25, -0.3, 0.5, 1.0, 1.9, -2.0], dtype=dtype))
+    assert found.diff().tolist() == [0, 1, 1, 0, 1]
+    assert binades(torch.tensor([0.0, -0.0, torch.finfo(dtype).smallest_normal], dtype=dtype)).tolist() == [0, 0, 1]
 
 
 def test_masks_of_different_models_and_empty_ones_are_refused():

@@ -57,6 +57,18 @@ def test_one_step_is_the_learning_rate_and_the_bound_of_a_step_is_attained():
     assert last == pytest.approx(adam_drift([0.0] * (steps - 1) + [1.0]), rel=1e-6)
 
 
+@given(_DTYPES, st.integers(0, 2**32 - 1), st.floats(-8, 0))
+def test_the_floor_counts_entries_whose_half_spacing_is_larger_than_the_drift(dtype, seed, power):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(300, generator=generator).to(dtype)
+    x[:6] = torch.tensor([0.0, 1.0, 0.5, -0.25, 2.0**-14, 2.0**-20]).to(dtype)
+    for rate in (10.0**power, 2.0 ** round(3 * power), 2.0**-133, 2.0**-140):
+        found = predicted_floor({"w": x}, [rate], dtype=dtype)
+        assert found.nominal == float((half_spacing(x) > rate).double().mean())
+        assert found.sure <= found.nominal
+        assert found.sure >= float((half_spacing(x) > 1.01 * rate).double().mean())
+
+
 def test_the_floor_is_below_the_sparsity_of_a_training(generator):
     start = torch.randn(2000, generator=generator).bfloat16()
     weight = torch.nn.Parameter(start.float())

@@ -10,7 +10,8 @@ from torch import Tensor
 from sparsepriors.data.shards import Weights, open_weights
 from sparsepriors.language.analysis.update_masks import UpdateMask
 
-_LOWEST = -300   # exponents of what PyTorch's types hold lie above
+_LAYOUT = {torch.bfloat16: (7, torch.int16), torch.float16: (10, torch.int16), torch.float32: (23, torch.int32),
+           torch.float64: (52, torch.int64)}   # bits of the mantissa, and integers of the same size
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def overlap(first: UpdateMask, second: UpdateMask, before: Weights | None = None
         If the masks are of different tensors, one is empty, or the checkpoint does not fit them.
     """
     _same(first, second)
-    shared = sum(int((first[name] & second[name]).sum()) for name in first)
+    shared = sum(int(torch.count_nonzero(first[name] & second[name])) for name in first)
     matched = None if before is None else matched_null(before, first, second)
     return Overlap(first.count, second.count, shared, first.numel, matched)
 
@@ -108,22 +109,23 @@ def matched_null(before: Weights, first: UpdateMask, second: UpdateMask) -> floa
     _same(first, second)
     weights, expected = open_weights(before), 0.0
     for name in first:
-        if name not in weights or weights.shape(name) != first.shapes[name]:
+        if name not in weights or weights.shape(name) != first.shapes[name] or weights.dtype(name) not in _LAYOUT:
             raise ValueError(f"before does not fit the masks: it has no {name} of shape {first.shapes[name]}")
-        binade = binades(weights[name]).flatten()
+        # Rows: neither, the first alone, the second alone, both; columns: binades.
+        binade = binades(weights[name]).flatten().to(torch.int16)
         size = int(binade.max()) + 1
-        count = torch.bincount(binade, minlength=size).double()
-        ones, twos = (torch.bincount(binade[mask[name].flatten()], minlength=size).double()
-                      for mask in (first, second))
-        expected += float((ones * twos / count.clamp(min=1)).sum())
+        place = binade.add_(first[name].flatten(), alpha=size).add_(second[name].flatten(), alpha=2 * size)
+        count = torch.bincount(place, minlength=4 * size).view(4, size).double()
+        ones, twos = count[1] + count[3], count[2] + count[3]
+        expected += float((ones * twos / count.sum(0).clamp(min=1)).sum())
     return expected
 
 
 def binades(weights: Tensor) -> Tensor:
-    """The binade of each weight as a number from 0: that of the smallest, and of zeros, is 0."""
-    exponent = torch.frexp(weights.detach().to("cpu", torch.float64)).exponent
-    exponent = torch.where(weights.cpu() == 0, _LOWEST, exponent.clamp(min=_LOWEST + 1))
-    return (exponent - exponent.min()).long()
+    """The binade of each weight, ``[2^e, 2^(e+1))``, by the bits of its exponent; zeros and subnormals have 0."""
+    mantissa, bits = _LAYOUT[weights.dtype]
+    integers = weights.detach().cpu().contiguous().view(bits)
+    return (integers >> mantissa) & ((1 << (8 * bits.itemsize - 1 - mantissa)) - 1)
 
 
 def _same(first: UpdateMask, second: UpdateMask) -> None:

@@ -13,7 +13,6 @@ from sparsepriors import _checks
 from sparsepriors.data.shards import Weights, open_weights
 
 _SLACK = 1e-5   # rounding inside a step of Adam
-_PIECE = 2**22   # entries at a time: in double precision a large table is many times its size
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,10 @@ def predicted_floor(before: Weights, rates: Sequence[float], *, betas: tuple[flo
     for i, rate in enumerate(rates):
         _checks.nonnegative(f"rates[{i}]", rate)
     sure, nominal = adam_drift(rates, betas), math.fsum(rates)
+    # Every step also rounds the float32 weight, by a 2^-24th of it at most: by a 2^-15th of what half its spacing is.
+    rounded = 1 - len(rates) * 2**-24 / (torch.finfo(kind).eps / 4)
+    limits = (_largest_moved((1 + _SLACK) * sure / rounded, kind) if rounded > 0 else math.inf,
+              _largest_moved(nominal, kind))
     weights, total, held = open_weights(before), 0, [0, 0]
     for name in weights:
         found = weights.dtype(name)
@@ -75,11 +78,8 @@ def predicted_floor(before: Weights, rates: Sequence[float], *, betas: tuple[flo
         if not torch.equal(x.to(kind).to(x.dtype), x):
             raise ValueError(f"{name} has entries between the numbers of {kind}: cast the start to it first")
         total += x.numel()
-        for piece in x.flatten().split(_PIECE):
-            room = half_spacing(piece.to(kind))
-            # Every step also rounds the float32 weight, by at most a 2^-24th of it.
-            held[0] += int((room > (1 + _SLACK) * sure + len(rates) * 2**-24 * piece.double().abs()).sum())
-            held[1] += int((room > nominal).sum())
+        for i, limit in enumerate(limits):
+            held[i] += int(torch.count_nonzero(x.abs() > limit))
     if not total:
         raise ValueError("before holds no floating point weights")
     return PredictedFloor(held[0] / total, held[1] / total, sure, nominal)
@@ -106,6 +106,14 @@ def adam_drift(rates: Sequence[float], betas: tuple[float, float] = (0.9, 0.999)
         energy = (1 - ratio**step) / (1 - ratio)
         drift += rate * ((1 - first) / (1 - first**step) * math.sqrt(energy * (1 - second**step) / (1 - second)))
     return drift
+
+
+def _largest_moved(drift: float, dtype: torch.dtype) -> float:
+    """The largest entry that a drift of this length can change; all larger ones have a larger `half_spacing`."""
+    limits = torch.finfo(dtype)
+    if limits.smallest_normal * limits.eps / 2 > drift:
+        return -1.0   # not even zeros
+    return math.ldexp(1.0, math.frexp(2 * drift / limits.eps)[1])
 
 
 def half_spacing(weights: Tensor) -> Tensor:

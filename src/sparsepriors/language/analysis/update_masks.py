@@ -41,7 +41,7 @@ class UpdateMask:
                              f"{len(shapes)}")
         self._bits = dict(bits)
         self.shapes = {name: _checks.shape(f"shapes[{name!r}]", shapes[name]) for name in bits}
-        self._counts = {name: int(self[name].sum()) for name in self._bits}
+        self._counts = {name: int(torch.count_nonzero(self[name])) for name in self._bits}
 
     @classmethod
     def from_masks(cls, masks: Mapping[str, Tensor]) -> UpdateMask:

@@ -199,7 +199,8 @@ def update_report(before: Weights, after: Weights, dtype: torch.dtype | str | No
     found = []
     for i, (name, old, new) in enumerate(pair):
         delta = new - old
-        entry = TensorUpdate(name, tuple(old.shape), int((old == new).sum()), int(_close(delta, tol).sum()),
+        entry = TensorUpdate(name, tuple(old.shape), int(torch.count_nonzero(old == new)),
+                             int(torch.count_nonzero(_close(delta, tol))),
                                _norm(delta), _norm(old))
         if ranks and delta.ndim >= 2 and bool(delta.any()):
             entry = replace(entry, rank=rank_report(delta.float(), generator=generator))
@@ -363,8 +364,8 @@ def _close(delta: Tensor, tol: float) -> Tensor:
 
 
 def _norm(x: Tensor) -> float:
-    """Frobenius norm, in pieces: a copy in double precision of a large table would be many times the table."""
-    return math.sqrt(sum(float(part.double().square().sum()) for part in x.flatten().split(2**22)))
+    """Frobenius norm, in float32 or better."""
+    return float(torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)))
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
