@@ -270,6 +270,40 @@ def prune(
                  judge=judge, dtype=dtype, data_dir=data_dir, threads=threads, quiet=quiet, as_json=as_json)
 
 
+@app.command(epilog=_door.EXIT_CODES)
+def inspect(
+    model: Annotated[str, typer.Argument(help="smollm2, the folder of a model of transformers or of safetensors "
+                                              "files, or one such file.")],
+    other: Annotated[str | None, typer.Argument(help="A second one: what differs between both.")] = None,
+    modules: Annotated[str, typer.Option(help="Tensors to look at: names, or parts of them, with wildcards, such as "
+                                              "'q_proj,*.mlp.*'.")] = "*",
+    near: Annotated[float, typer.Option(help="Below so many standard deviations a weight is nearly zero.")] = 0.01,
+    text: Annotated[Path | None, typer.Option(help="A text, UTF-8, on which to measure activations.")] = None,
+    length: Annotated[int, typer.Option(help="Tokens of a window of the text.", min=1)] = 256,
+    windows: Annotated[int, typer.Option(help="Windows to read at most.", min=1)] = 16,
+    threshold: Annotated[float | None, typer.Option(help="Above which modulus an activation is active; by default 0, "
+                                                         "or 0.1 where the function has no zeros.", min=0.0)] = None,
+    ranks: Annotated[bool, typer.Option("--ranks", help="Also the ranks of the differences, which takes a while.")]
+        = False,
+    dtype: Annotated[str | None, typer.Option(help="Compare both as bfloat16 or float32; by default as they are "
+                                                   "stored.")] = None,
+    skip_mismatch: Annotated[bool, typer.Option("--skip-mismatch", help="Leave out tensors that are not in both, or "
+                                                                        "of another shape.")] = False,
+    each: Annotated[bool, typer.Option("--each", help="A line for every matrix, not one for each kind.")] = False,
+    data_dir: DataDir = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with plots over the layers.")] = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how sparse a checkpoint is: its weights, its activations on a text, and what another one changed in it."""
+    from sparsepriors.cli import _inspect
+
+    _inspect.inspect(model, other, modules=modules, near=near, text=text, length=length, windows=windows,
+                     threshold=threshold, ranks=ranks, dtype=dtype, skip_mismatch=skip_mismatch, each=each,
+                     data_dir=data_dir, html=html, threads=threads, quiet=quiet, as_json=as_json)
+
+
 sae = typer.Typer(help="Sparse autoencoders of activations in files.", no_args_is_help=True)
 app.add_typer(sae, name="sae")
 

@@ -26,8 +26,11 @@ def dtype(name: str) -> torch.dtype:
     return _DTYPES[name]
 
 
-def load(name: str, dtype: torch.dtype, data_dir: Path | None) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer; ends the command where there is none."""
+def load(name: str, dtype: torch.dtype, data_dir: Path | None, *, any_kind: bool = False) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer; ends the command where there is none.
+
+    With ``any_kind`` a model that predicts no next token, such as an encoder, is loaded as well.
+    """
     if name == "smollm2":
         from sparsepriors.data import load_smollm2
 
@@ -36,14 +39,19 @@ def load(name: str, dtype: torch.dtype, data_dir: Path | None) -> tuple[Any, Any
         except (FileNotFoundError, ImportError) as e:
             _door.usage(str(e))
     path = folder(name)
-    _must_predict(name, path)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    kinds = _kinds(path)
+    predicts = not kinds or any(kind.endswith(_WRITERS) for kind in kinds)
+    if not predicts and not any_kind:
+        _door.usage(f"{name} is a {', '.join(kinds)}, which predicts no next token: a causal language model is needed. "
+                    f"In Python, sparsepriors.language.prune_blocks also prunes encoders")
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     from sparsepriors.data.language import no_bars
 
     with no_bars():
         try:
-            network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+            kind: Any = AutoModelForCausalLM if predicts else AutoModel
+            network = kind.from_pretrained(path, dtype=dtype, local_files_only=True)
         except _UNREADABLE as e:
             _door.fail(f"{name} cannot be read as a language model: {e}")
         try:
@@ -87,12 +95,10 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _must_predict(name: str, path: Path) -> None:
+def _kinds(path: Path) -> list[str]:
+    """Names of the classes that a configuration gives."""
     try:
         config = _files.read_json(path / "config.json")
     except ValueError as e:
         _door.fail(str(e))
-    kinds = config.get("architectures") if isinstance(config, dict) else None
-    if kinds and not any(str(kind).endswith(_WRITERS) for kind in kinds):
-        _door.usage(f"{name} is a {', '.join(map(str, kinds))}, which predicts no next token: a causal language model "
-                    f"is needed. In Python, sparsepriors.language.prune_blocks also prunes encoders")
+    return [str(kind) for kind in (config.get("architectures") if isinstance(config, dict) else None) or ()]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         mask_family,
         one_shot_plan,
     )
+    from sparsepriors.language.analysis.inspection import inspect_weights
     from sparsepriors.language.analysis.overlaps import Overlap, overlap
     from sparsepriors.language.analysis.ranks import RankReport, rank_report
     from sparsepriors.language.analysis.rounding import PredictedFloor, predicted_floor

@@ -18,6 +18,7 @@ from sparsepriors.language.analysis.families import (
     mask_family,
     one_shot_plan,
 )
+from sparsepriors.language.analysis.inspection import inspect_weights
 from sparsepriors.language.analysis.overlaps import Overlap, matched_null, overlap
 from sparsepriors.language.analysis.ranks import RankReport, rank_report
 from sparsepriors.language.analysis.rounding import PredictedFloor, adam_drift, half_spacing, predicted_floor
@@ -55,6 +56,7 @@ __all__ = [
     "convert_topk",
     "fixed_plan",
     "half_spacing",
+    "inspect_weights",
     "mask_family",
     "matched_null",
     "mean_curve",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
@@ -14,13 +13,13 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.data.shards import NamedTensors, Weights, open_weights
+from sparsepriors.language.analysis.names import place
 from sparsepriors.language.analysis.ranks import RankReport, rank_report
 from sparsepriors.language.analysis.update_masks import UpdateMask
 
 EMBEDDINGS = ("embed", "wte", "wpe", "lm_head")
 """Parts of names by which `UpdateReport.without` finds tables with a row for every token."""
 
-_LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 _UNCOUNTED = (torch.int64, torch.bool)   # positions and masks that some checkpoints keep beside the weights
 
 
@@ -58,14 +57,12 @@ class TensorUpdate:
     @property
     def layer(self) -> int | None:
         """First number among the parts of the name: the block, in the usual naming."""
-        match = _LAYER.search(self.name)
-        return None if match is None else int(match[1])
+        return place(self.name)[0]
 
     @property
     def matrix(self) -> str:
         """The name without its block: what the tensor is in every block."""
-        match = _LAYER.search(self.name)
-        return self.name if match is None else self.name[match.end():]
+        return place(self.name)[1]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -43,9 +43,9 @@ class Selector(Described):
                 raise TypeError(f"{field} must be a tuple of layer names, got {names!r}")
 
     def __call__(self, name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
-        if any(_matches(name, p) for p in self.skip):
+        if any(fits_name(name, p) for p in self.skip):
             return False
-        return not self.only or any(_matches(name, p) for p in self.only)
+        return not self.only or any(fits_name(name, p) for p in self.only)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def select(model: nn.Module, where: Where | None = None) -> dict[str, Selected]:
     layers = {name: module for name, module in model.named_modules(remove_duplicate=False)
               if isinstance(module, LAYERS)}
     if isinstance(where, Selector):
-        _check_names(where, list(layers))
+        check_names((*where.skip, *where.only), list(layers), "layer")
     first: dict[int, str] = {}
     found: dict[str, Selected] = {}
     for layer, module in layers.items():
@@ -114,12 +114,14 @@ def stored_weight(module: nn.Module) -> nn.Parameter | None:
     return module._parameters.get("weight")
 
 
-def _matches(name: str, pattern: str) -> bool:
+def fits_name(name: str, pattern: str) -> bool:
+    """Whether a dotted name, or any of its parts, fits a pattern with the wildcards ``*`` and ``?``."""
     return fnmatchcase(name, pattern) or any(fnmatchcase(part, pattern) for part in name.split("."))
 
 
-def _check_names(where: Selector, layers: list[str]) -> None:
-    for pattern in (*where.skip, *where.only):
-        if not any(_matches(name, pattern) for name in layers):
-            near = difflib.get_close_matches(pattern, {part for n in layers for part in (n, *n.split("."))}, n=3)
-            raise ValueError(f"no layer is named {pattern!r}" + (f"; near: {', '.join(near)}" if near else ""))
+def check_names(patterns: Sequence[str], names: Sequence[str], what: str) -> None:
+    """Raise `ValueError` with near names if a pattern fits none of the names, which are those of a ``what``."""
+    for pattern in patterns:
+        if not any(fits_name(name, pattern) for name in names):
+            near = difflib.get_close_matches(pattern, {part for n in names for part in (n, *n.split("."))}, n=3)
+            raise ValueError(f"no {what} is named {pattern!r}" + (f"; near: {', '.join(near)}" if near else ""))
