@@ -171,7 +171,8 @@ def _images(run: Run, sizes: TrainingSizes, objective: str) -> dict[str, Any]:
 
     def finetune(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         assert isinstance(model, TinyViT)
-        nn.init.zeros_(model.head.weight)   # neither objective brings a head along
+        for parameter in model.head.parameters():   # neither objective brings a head along
+            nn.init.zeros_(parameter)
         train_classifier(model, data.train, again, plan=fixed_plan(masks),
                          generator=torch.Generator().manual_seed(run.seed))
 
