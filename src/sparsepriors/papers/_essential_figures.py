@@ -8,9 +8,10 @@ from sparsepriors.papers._axes import plain_ticks
 from sparsepriors.papers._essential_encoder import Classified
 from sparsepriors.runs import Run
 
-_STYLES = {"magnitude": ("#1b4965", "o-"), "magnitude in each layer": ("#5fa8d3", "s--"), "Wanda": ("#2a9d5c", "D-"),
-           "SparseGPT": ("#7b4fb5", "v-"), "N of 8": ("#e08e0b", "^:"), "N of 4": ("#b5532f", "P:"),
-           "random": ("#888888", "x-")}
+_STYLES = {"magnitude": ("#1b4965", "o"), "magnitude in each layer": ("#5fa8d3", "s"), "Wanda": ("#2a9d5c", "D"),
+           "SparseGPT": ("#7b4fb5", "v"), "N of 8": ("#e08e0b", "^"), "N of 4": ("#b5532f", "P"),
+           "random": ("#888888", "x")}
+_CURVE = 3   # points that make a curve; fewer are not joined, as what lies between them was not measured
 
 
 def draw_reader(run: Run, nats: dict[tuple[str, float], float]) -> None:
@@ -22,10 +23,12 @@ def draw_reader(run: Run, nats: dict[tuple[str, float], float]) -> None:
     left, right = figure.subplots(1, 2)
     dense = math.exp(nats["dense", 0.0])
     for ax in (left, right):
-        for method, (colour, style) in _STYLES.items():
+        for method, (colour, marker) in _STYLES.items():
             points = sorted((100 * s, math.exp(v)) for (name, s), v in nats.items() if name == method)
-            if points:
-                ax.plot(*zip((0.0, dense), *points, strict=True), style, color=colour, label=method)
+            if len(points) >= _CURVE:
+                ax.plot(*zip((0.0, dense), *points, strict=True), color=colour, marker=marker, label=method)
+            elif points:
+                ax.plot(*zip(*points, strict=True), color=colour, marker=marker, linestyle="none", label=method)
         ax.axhline(1.1 * dense, color="#cc3333", linewidth=0.8, linestyle=(0, (4, 4)))
         ax.set_xlabel("weights of the blocks removed (%)")
         ax.grid(alpha=0.3)

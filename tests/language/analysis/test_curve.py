@@ -92,6 +92,7 @@ def test_a_curve_prunes_the_smallest_and_puts_the_model_back():
     again = sparsity_curve(model, lambda m: float(weight(m, 0).abs().sum()), mask_family(model, (0.25, 0.5)))
     want = [float(weight(m, 0).abs().sum()) for m in (net(), *(pruned(s) for s in (0.25, 0.5)))]
     assert again.scores == pytest.approx(want)
+    assert sparsity_curve(model, zeros, (1e-9, 0.25, 0.25 + 1e-9)).sparsities == (0.0, 0.25)
     for options in ({}, {"prune": lambda m, s: prune(m, Unstructured(1 - s), distribution=Global())}):
         known = sparsity_curve(model, lambda m: float(weight(m, 0).abs().sum()), (0.25, 0.5), dense=7.0, **options)
         assert known.scores == (7.0, *again.scores[1:])
@@ -179,5 +180,7 @@ def test_refusals_name_the_cause():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with pytest.raises(ValueError, match="prune decides alone"):
         sparsity_curve(model, zeros, (0.5,), prune=lambda m, s: None, plan=preset("asp"))
+    with pytest.raises(ValueError, match=r"sparsities must increase, got 0\.5, 0\.2"):
+        sparsity_curve(model, zeros, (0.5, 0.2), prune=lambda m, s: None)
     with pytest.raises(TypeError, match="must be numbers where prune is given"):
         sparsity_curve(model, zeros, [NM(2, 4)], prune=lambda m, s: None)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsepriors import _checks
-from sparsepriors.language.analysis.families import MaskFamily, apply_masks, mask_family
+from sparsepriors.language.analysis.families import MaskFamily, apply_masks, check_increasing, mask_family
 from sparsepriors.networks.prune import Pruned
 from sparsepriors.networks.sparse.attach import put_back, state_of
 from sparsepriors.networks.sparse.plan import SparsePlan
@@ -236,6 +236,7 @@ def sparsity_curve(model: nn.Module, evaluate: Callable[[nn.Module], float],
         asked = [s for s in sparsities if not isinstance(s, Pattern)]
         if len(asked) < len(sparsities):
             raise TypeError(f"sparsities must be numbers where prune is given, got {sparsities!r}")
+        check_increasing("sparsities", asked)
         points = _pruned(model, evaluate, asked, prune, dense, callback)
     return SparsityCurve(tuple(s for s, _ in points), tuple(v for _, v in points), higher_is_better)
 
@@ -261,8 +262,10 @@ def _masked(model: nn.Module, evaluate: Callable[[nn.Module], float], family: Ma
     before = state_of(model, {}) if finetune is not None else {
         name: p.detach().clone() for name, p in model.named_parameters() if name in family.levels}
     full = {name: torch.ones_like(level, dtype=torch.bool) for name, level in family.levels.items()}
-    todo = [(0.0, full), *((counted, asked) for counted, asked in zip(family.sparsities, family.asked, strict=True)
-                           if counted > 0)]
+    todo: list[tuple[float, float | dict[str, Tensor]]] = [(0.0, full)]
+    for counted, asked in zip(family.sparsities, family.asked, strict=True):
+        if counted > todo[-1][0]:   # two sparsities may come to the same whole number of weights
+            todo.append((counted, asked))
     points = [] if dense is None else [(0.0, dense)]
     try:
         for sparsity, asked in todo[len(points):]:

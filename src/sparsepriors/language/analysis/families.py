@@ -45,7 +45,7 @@ class MaskFamily:
     def __post_init__(self) -> None:
         if not self.levels:
             raise ValueError("levels must hold at least one weight, got none")
-        _increasing("asked", self.asked)
+        check_increasing("asked", self.asked)
         for name, level in self.levels.items():
             if not isinstance(level, Tensor) or level.dtype != torch.uint8:
                 raise TypeError(f"the levels of {name} must be a uint8 tensor, got "
@@ -183,7 +183,7 @@ def mask_family(model: nn.Module, sparsities: Sequence[float | Pattern], *, plan
     patterns = [s if isinstance(s, Pattern) else plan.pattern.at(1 - _sparsity(s)) for s in sparsities]
     asked = tuple(1 - _density(p) if isinstance(s, Pattern) else float(s)
                   for s, p in zip(sparsities, patterns, strict=True))
-    _increasing("sparsities", asked)
+    check_increasing("sparsities", asked)
     selected = select(model, plan.where)
     for name, s in selected.items():
         if s.parameter.is_meta:
@@ -320,7 +320,8 @@ def _density(pattern: Pattern) -> float:
     return float(density)
 
 
-def _increasing(name: str, values: Sequence[float]) -> None:
+def check_increasing(name: str, values: Sequence[float]) -> None:
+    """Raise `ValueError` unless there are from 1 to 255 numbers, each above the one before it."""
     if not 1 <= len(values) <= _MOST:
         raise ValueError(f"{name} must be from 1 to {_MOST} numbers, got {len(values)}")
     if any(b <= a for a, b in pairwise(values)):
