@@ -105,18 +105,24 @@ class _InMemory:
 
 
 class _Shards:
-    """Open files; ``homes`` says which tensor is in which, where an index does."""
+    """Files of tensors; ``homes`` says which tensor is in which, where an index does.
+
+    A file is opened anew for every tensor: as long as it is open, what was read of it counts as memory of the process.
+    """
 
     def __init__(self, files: Sequence[Path], homes: Mapping[str, Path] | None = None) -> None:
-        self._files = {path: _opened(path) for path in files}
         self._homes: dict[str, Path] = {}
-        for path, file in self._files.items():
+        self._headers: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {}
+        for path in files:
+            file = _opened(path)
             for name in file.keys():  # noqa: SIM118 - an open safetensors file is no mapping
                 if homes is not None and homes.get(name) != path:
                     continue
                 if name in self._homes:
                     raise ValueError(f"{path.name} and {self._homes[name].name} both hold {name!r}")
+                entry = file.get_slice(name)
                 self._homes[name] = path
+                self._headers[name] = tuple(entry.get_shape()), _DTYPES.get(entry.get_dtype())
         missing = [name for name in homes or () if name not in self._homes]
         if homes is not None and missing:
             raise ValueError(f"the index names {missing[0]!r}, which {homes[missing[0]].name} does not hold")
@@ -130,15 +136,15 @@ class _Shards:
     def __getitem__(self, name: str) -> Tensor:
         path = self._homes[name]
         try:
-            return self._files[path].get_tensor(name)
+            return safetensors.safe_open(str(path), framework="pt").get_tensor(name)
         except (safetensors.SafetensorError, AttributeError) as e:   # the latter for types that PyTorch lacks
             raise ValueError(f"{path}: {name!r} cannot be read: {e}") from e
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._files[self._homes[name]].get_slice(name).get_shape())
+        return self._headers[name][0]
 
     def dtype(self, name: str) -> torch.dtype | None:
-        return _DTYPES.get(self._files[self._homes[name]].get_slice(name).get_dtype())
+        return self._headers[name][1]
 
 
 def _opened(path: Path) -> Any:
