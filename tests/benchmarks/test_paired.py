@@ -69,7 +69,7 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")   # the ONNX exporter's own
-@pytest.mark.parametrize("name", ["cold_start", "kv_cache", "masks", "nm_linear", "proxes", "radar_operator",
+@pytest.mark.parametrize("name", ["cold_start", "decoder", "kv_cache", "masks", "nm_linear", "proxes", "radar_operator",
                                   "private_regression", "regression", "best_subset", "solvers", "sparse_coding",
                                   "sparse_training", "surgery"])
 def test_every_script_runs_at_small_size(name: str, tmp_path: Path) -> None:
