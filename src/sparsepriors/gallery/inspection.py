@@ -85,6 +85,7 @@ def _map(rows: Sequence[Row], row_key: str, value: str, text: str) -> Html:
               for i, kind in enumerate(kinds)]
     marks += [el("text", str(layer), x=_LABEL + _CELL * i + _CELL // 2, y=_TOP - 4, text_anchor="middle")
               for i, layer in enumerate(layers) if i % max(1, len(layers) // 15) == 0]
+    marks.append(el("text", "block", x=_LABEL - 6, y=_TOP - 4, text_anchor="end"))
     width, height = _LABEL + _CELL * len(layers), _TOP + _CELL * len(kinds)
     return join(el("h4", f"{text} (darkest: {_percent(most)})"),
                 el("div", el("svg", *marks, class_="map", viewBox=f"0 0 {width} {height}", width=width, height=height,
