@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sparsepriors.cli import _generate, _language, app
+from sparsepriors.language import prune_blocks
 from sparsepriors.language.stand_in import stand_in
+from sparsepriors.priors import NM
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +57,29 @@ def test_the_dense_cache_and_standard_input():
     assert (facts["bytes_share"], facts["sparsity"], facts["prompt_tokens"]) == (1.0, 0.0, 160)
 
 
+def test_a_pruned_model_writes_the_same_on_packed_weights(monkeypatch):
+    def pruned(name, dtype, data_dir):
+        network, tokenizer = stand_in(0, dtype=dtype)
+        prune_blocks(network, NM(2, 4))
+        return network, tokenizer
+
+    monkeypatch.setattr(_language, "load", pruned)
+    plain, packed = (json.loads(call("--prompt", PROMPT, "--json", "--max-new-tokens", 9, *options).stdout)
+                     for options in ((), ("--packed", "2:4")))
+    assert packed["text"] == plain["text"]
+    assert packed["packed_matrices"] == 14
+    assert packed["packed_bytes"] < packed["unpacked_bytes"]
+    monkeypatch.setattr(_language, "load", lambda name, dtype, data_dir: stand_in(0, dtype=dtype))
+    dense = call("--prompt", PROMPT, "--packed", "2:4")
+    assert dense.exit_code == 1
+    assert "model has no 2:4 sparse linear layer" in " ".join(dense.output.split())
+    monkeypatch.setattr(_language, "load", pruned)
+    assert "14 matrices are packed" in call("--prompt", PROMPT, "--packed", "2:4", "--max-new-tokens", 2).stderr
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (("--packed", "half"), "--packed takes N:M such as 2:4, got 'half'"),
+    (("--packed", "4:2"), "1 <= N < M, got 4:2"),
     (("--kv", "mustfar"), "no cache is called 'mustfar'; did you mean mustafar?"),
     (("--dtype", "float23"), "did you mean float32"),
     (("--sparsity", 1), "--sparsity must be in [0, 1), got 1"),

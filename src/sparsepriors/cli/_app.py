@@ -232,6 +232,8 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; above, tokens are drawn.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the draws.", min=0)] = 0,
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    packed: Annotated[str | None, typer.Option(help="N:M, for a model whose matrices are pruned so: run on packed "
+                                                    "weights.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Hand the prompt over as a user's message.")] = False,
     data_dir: DataDir = None,
     threads: Threads = None,
@@ -241,7 +243,8 @@ def generate(
     from sparsepriors.cli import _generate
 
     _generate.generate(model, kv=kv, sparsity=sparsity, prompt=prompt, count=max_new_tokens, temperature=temperature,
-                       seed=seed, dtype=dtype, chat=chat, data_dir=data_dir, threads=threads, as_json=as_json)
+                       seed=seed, dtype=dtype, packed=packed, chat=chat, data_dir=data_dir, threads=threads,
+                       as_json=as_json)
 
 
 @app.command(epilog=_door.EXIT_CODES)

@@ -15,7 +15,8 @@ from sparsepriors.runs.interrupts import interrupts_kept
 
 
 def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, temperature: float, seed: int,
-             dtype: str, chat: bool, data_dir: Path | None, threads: int | None, as_json: bool) -> None:
+             dtype: str, packed: str | None, chat: bool, data_dir: Path | None, threads: int | None,
+             as_json: bool) -> None:
     """Write, and say how fast it went and what the cache weighed."""
     try:
         from sparsepriors.language.by_name import KINDS, cache_by_name
@@ -28,6 +29,9 @@ def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, t
         _door.usage(f"--sparsity must be in [0, 1), got {sparsity:g}")
     if temperature < 0:
         _door.usage(f"--temperature must be at least 0, got {temperature:g}")
+    pattern = None if packed is None else _language.groups(packed, "--packed")
+    if packed is not None and pattern is None:
+        _door.usage(f"--packed takes N:M such as 2:4, got {packed!r}")
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text.strip():
         _door.usage("--prompt must not be empty")
@@ -35,6 +39,7 @@ def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, t
         try:
             with interrupts_kept():
                 network, tokenizer = _language.load(model, precision, data_dir)
+                share = {} if pattern is None else _packed(network, *pattern)
                 cache = cache_by_name(kv, network.config, sparsity)
                 facts = _write(network, tokenizer, cache, text, count=count, temperature=temperature, seed=seed,
                                chat=chat, shown=not as_json)
@@ -46,13 +51,25 @@ def generate(model: str, *, kv: str, sparsity: float, prompt: str, count: int, t
             raise
         except (ValueError, TypeError, RuntimeError, ImportError) as e:
             _door.fail(str(e))
-    facts = {"model": model, "kv": kv, "sparsity": 0.0 if kv == "dense" else sparsity, **facts}
+    facts = {"model": model, "kv": kv, "sparsity": 0.0 if kv == "dense" else sparsity, **facts, **share}
     if as_json:
         _door.print_json(facts)
         return
     _door.err().print(f"\n{facts['new_tokens']} tokens after a prompt of {facts['prompt_tokens']}, "
                       f"{facts['tokens_per_s']:.1f} tokens/s; the cache holds {facts['cache_bytes']:,} bytes, "
                       f"a dense one {facts['dense_bytes']:,} ({facts['bytes_share']:.0%})", soft_wrap=True)
+    if share:
+        _door.err().print(f"{share['packed_matrices']} matrices are packed: {share['packed_bytes']:,} bytes, "
+                          f"{share['unpacked_bytes']:,} before", soft_wrap=True)
+
+
+def _packed(network: Any, n: int, m: int) -> dict[str, Any]:
+    """Pack the matrices of a pruned model; what they weigh now and weighed before."""
+    from sparsepriors.networks.packed_linear import pack_nm_model
+
+    done = [layer for layer in pack_nm_model(network, n, m) if layer.packed]
+    return {"packed_matrices": len(done), "packed_bytes": sum(layer.nbytes for layer in done),
+            "unpacked_bytes": sum(layer.dense_bytes for layer in done)}
 
 
 def _write(network: Any, tokenizer: Any, cache: Any, text: str, *, count: int, temperature: float, seed: int,

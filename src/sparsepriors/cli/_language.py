@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def folder(name: str) -> Path:
     except (LocalEntryNotFoundError, HFValidationError):
         _door.usage(f"{name} is no folder, and the cache of the hub does not hold it; nothing is downloaded here. "
                     f"Fetch it first: hf download {name}")
+
+
+def groups(text: str, option: str) -> tuple[int, int] | None:
+    """N and M of ``N:M``, ``None`` for any other text; ends the command on numbers that are no pattern."""
+    found = re.fullmatch(r"(\d{1,2}):(\d{1,2})", text)
+    if found is None:
+        return None
+    n, m = map(int, found.groups())
+    if not 1 <= n < m:
+        _door.usage(f"{option} N:M keeps N of every M weights, 1 <= N < M, got {text}")
+    return n, m
 
 
 def read_text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,11 +57,8 @@ def prune(model: str, *, out: Path, pattern: str, method: str, calibrate: Path |
 
 
 def _pattern(text: str, method: str) -> Pattern:
-    if found := re.fullmatch(r"(\d{1,2}):(\d{1,2})", text):
-        n, m = map(int, found.groups())
-        if not 1 <= n < m:
-            _door.usage(f"--pattern N:M keeps N of every M weights, 1 <= N < M, got {text}")
-        return NM(n, m)
+    if found := _language.groups(text, "--pattern"):
+        return NM(*found)
     try:
         sparsity = float(text)
     except ValueError:
