@@ -97,7 +97,7 @@ def test_mistakes_are_named(arguments, message):
 def test_models_that_are_not_there_are_named(monkeypatch, tmp_path):
     monkeypatch.undo()
     for name, message, code in (("smolm2", "no model is called 'smolm2'; did you mean smollm2?", 2),
-                                (str(tmp_path), "must be smollm2 or a folder of a model of transformers", 2)):
+                                (str(tmp_path), "must be the folder of a model of transformers", 2)):
         result = call("--prompt", PROMPT, "--model", name)
         assert result.exit_code == code
         assert message in result.stderr.replace("\n", " ")
