@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -71,15 +73,21 @@ def test_perceptrons_of_transformers_are_taken() -> None:
         SparseMLP.from_dense(T5DenseGatedActDense(config))
 
 
-def test_the_layers_of_opt_are_given_one_by_one() -> None:
-    from transformers import OPTConfig
-    from transformers.models.opt.modeling_opt import OPTDecoderLayer
+def test_a_whole_model_of_opt_skips_neurons_and_says_the_same() -> None:
+    from transformers import OPTConfig, OPTForCausalLM
 
-    layer = OPTDecoderLayer(OPTConfig(hidden_size=16, ffn_dim=40, num_attention_heads=2))
-    x = tokens(4, 16, dtype=torch.float32)
+    with seeded(torch.Generator().manual_seed(0)):
+        model: Any = OPTForCausalLM(OPTConfig(vocab_size=50, hidden_size=16, ffn_dim=40, num_attention_heads=2,
+                                              num_hidden_layers=2, word_embed_proj_dim=16, init_std=0.5)).eval()
+    options = {"max_new_tokens": 8, "do_sample": False}
+    prompt = torch.tensor([[3, 14, 15, 9, 2, 6]])
     with torch.no_grad():
-        plain = layer.fc2(layer.activation_fn(layer.fc1(x)))
-        torch.testing.assert_close(SparseMLP(layer.fc1, layer.fc2)(x), plain, atol=1e-5, rtol=1e-5)
+        logits, text = model(prompt).logits, model.generate(prompt, **options)
+        for layer in model.model.decoder.layers:
+            layer.fc1 = SparseMLP(layer.fc1, layer.fc2)
+            layer.activation_fn, layer.fc2 = nn.Identity(), nn.Identity()
+        torch.testing.assert_close(model(prompt).logits, logits, atol=1e-4, rtol=1e-4)
+        assert torch.equal(model.generate(prompt, **options), text)
 
 
 def test_its_weights_are_its_own_and_go_through_a_state_dict() -> None:

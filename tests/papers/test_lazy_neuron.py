@@ -29,6 +29,7 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke
     hidden = SIZES[Scale.SMOKE].text.hidden
     assert all(r["percent_last"] <= 25 for r in layers if r["arm"] == "a quarter")
     assert next(r for r in rows if r["arm"] == "a quarter" and "most" in r)["most"] <= hidden // 4
+    assert {r["arm"] for r in rows if "arm" in r} >= {"depth", "width", "weight decay", "random labels"}
     assert claims["top-k-bound"]["ours"] <= 1
     assert claims["decodes-alike"]["ours"] <= 1e-5
 

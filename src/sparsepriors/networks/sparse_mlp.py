@@ -57,7 +57,8 @@ class SparseMLP(nn.Module):
         """The same perceptron, from a module of two linear layers with ReLU, or Top-k of it, between them.
 
         Such as ``TransformerBlock.mlp``, T5's ``DenseReluDense``, or an `nn.Sequential`; dropout is left out, as in
-        evaluation. Where the layers are no module of their own, as in OPT, give them to the constructor.
+        evaluation. Where the layers are no module of their own, as in OPT, give them to the constructor, put the result
+        in the place of the first layer, and an `nn.Identity` in those of the activation function and the second layer.
 
         Raises
         ------

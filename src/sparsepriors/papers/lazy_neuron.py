@@ -145,7 +145,7 @@ SIZES = {
     Scale.SMOKE: Sizes(
         "digits8", 640, 200, LanguageSizes(context=32, width=32, depth=2, hidden=128, batch=8, steps=40, rate=2e-3,
                                            windows=40),
-        _TINY, 3, _TINY, 160, _TINY, (32, 128), (), (), (128, 512, (8, 16)), 500),
+        _TINY, 3, _TINY, 160, _TINY, (32, 128), (1,), (0.1,), (128, 512, (8, 16)), 500),
     Scale.DEFAULT: Sizes(
         "fashion-mnist", 3000, 1000, LanguageSizes(context=64, width=64, depth=2, hidden=256, batch=8, steps=1200,
                                                    rate=2e-3, windows=500),
