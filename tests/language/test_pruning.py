@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertModel, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel
 
 from sparsepriors.language import decoder_blocks, perplexity, prune_blocks, pruning
 from sparsepriors.language.stand_in import stand_in
@@ -90,6 +90,15 @@ def test_what_the_method_asks_for_is_measured_once_for_layers_that_share_an_inpu
     assert len(sums) == (2 * 4 * len(WINDOWS) if isinstance(method, SparseGPT) else 0)   # 7 layers, 4 inputs
 
 
+@pytest.mark.parametrize("method", [Wanda(), SparseGPT()], ids=repr)
+def test_a_layer_that_is_not_called_keeps_its_largest_weights(method):
+    net = model()
+    net.model.layers[1].idle = nn.Linear(8, 4)
+    want = NM(2, 4).project(net.model.layers[1].idle.weight.detach())
+    prune_blocks(net, NM(2, 4), WINDOWS, method=method)
+    assert torch.equal(net.model.layers[1].idle.weight, want)
+
+
 @pytest.mark.parametrize("width", [1, 3, 512])
 def test_half_of_the_second_moments_is_enough(width):
     x = torch.randn(9, 10, dtype=torch.float64)
@@ -117,6 +126,36 @@ def test_conv1d_of_gpt2_is_a_linear_layer_and_is_put_back():
         with torch.no_grad():
             away[type(method).__name__] = float((net(WINDOWS).logits - want).square().mean())
     assert 0 < away["SparseGPT"] < away["MagnitudePruning"]
+
+
+def test_blocks_of_several_kinds_are_called_as_the_model_calls_them(monkeypatch):
+    torch.manual_seed(0)
+    net = Gemma3ForCausalLM(Gemma3TextConfig(
+        vocab_size=256, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        intermediate_size=32, sliding_window=4, layer_types=["sliding_attention", "full_attention", "full_attention"],
+        bos_token_id=1, eos_token_id=2, pad_token_id=0)).eval()
+    want, found = [], []
+    hook = net.model.layers[2].mlp.down_proj.register_forward_pre_hook(
+        lambda m, args: want.append(args[0].flatten(0, -2).square().sum(0)))
+    with torch.no_grad():
+        for window in WINDOWS:
+            net(window[None])
+    hook.remove()
+
+    def keep_all(self, weight, moments, pattern):
+        found.append(moments)
+        return weight, torch.ones_like(weight, dtype=torch.bool)
+
+    monkeypatch.setattr(Wanda, "_prune", keep_all)
+    prune_blocks(net, NM(2, 4), WINDOWS, method=Wanda())
+    torch.testing.assert_close(found[-1], sum(want))
+
+
+def test_parameters_that_no_linear_layer_holds_are_said_to_stay():
+    net = model()
+    net.model.layers[0].experts = nn.ParameterDict({"up": nn.Parameter(torch.randn(2, 4, 4))})
+    notes = prune_blocks(net, NM(2, 4)).report.notes
+    assert "1 parameters of the blocks with more than two axes, such as 0.experts.up" in notes[-1]
 
 
 def test_an_encoder_is_pruned_as_well():

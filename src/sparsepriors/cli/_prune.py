@@ -50,6 +50,8 @@ def prune(model: str, *, out: Path, pattern: str, method: str, calibrate: Path |
     console.print(f"{facts['layers']} weight matrices of {escape(model)}: {facts['nonzeros']:,} of "
                   f"{facts['weights']:,} weights kept ({facts['density']:.1%}); {escape(str(out))} loads like any "
                   f"checkpoint", soft_wrap=True)
+    for note in facts["notes"]:
+        console.print(escape(note), soft_wrap=True)
     if judge:
         before, after = facts["perplexity"]["dense"], facts["perplexity"]["pruned"]
         console.print(f"perplexity of {judge} windows of WikiText-2: {before:.2f} dense, [bold]{after:.2f}[/] pruned",
@@ -90,6 +92,7 @@ def _pruned(model: str, out: Path, pattern: Pattern, method: LayerPruner, calibr
              "nonzeros": sum(int(m.sum()) for m in done.masks.values()),
              "method_parameters": method.to_dict(), "pattern_parameters": pattern.to_dict()}
     facts["density"] = facts["nonzeros"] / facts["weights"]
+    facts["notes"] = [note for note in done.report.notes if "stay dense" in note]
     if judged is not None:
         facts["perplexity"] = {"dense": dense, "pruned": perplexity(network, judged).value}
     _write(network, tokenizer, out, facts)

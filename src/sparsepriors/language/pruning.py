@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from sparsepriors.networks.calibrated import DIAGONAL, NOTHING, LayerPruner, MagnitudePruning
+from sparsepriors.networks.calibrated import DIAGONAL, MOMENTS, NOTHING, LayerPruner, MagnitudePruning
 from sparsepriors.networks.prune import Pruned
 from sparsepriors.networks.sparse.ledger import sparsity_report
 from sparsepriors.networks.sparse.score import finite_weights
@@ -75,15 +76,18 @@ def prune_blocks(model: Any, pattern: Pattern, windows: Int[Tensor, "count lengt
         finite_weights({name: s.parameter for name, s in selected.items()})
         for name, s in selected.items():
             _must_fit(name, s.parameter, pattern)
-        hidden = [] if windows is None or method.needs == NOTHING else _first_inputs(model, blocks[0], windows)
+        hidden, others = ([], [[]] * len(blocks)) if windows is None or method.needs == NOTHING else _first_calls(
+            model, blocks, windows)
         masks: dict[str, Tensor] = {}
         for i, block in enumerate(blocks):
             here = {name: s for name, s in selected.items() if s.layer.startswith(f"{prefix}.{i}.")}
-            seen = _seen(model, block, here, hidden, diagonal=method.needs == DIAGONAL)
+            calls = [((x, *args), kwargs) for x, (args, kwargs) in zip(hidden, others[i], strict=True)]
+            seen = _seen(model, block, here, calls, diagonal=method.needs == DIAGONAL)
             for name, s in here.items():
                 weight = s.parameter
-                moments = seen.get(name, torch.zeros(weight.shape[1], device=weight.device))
-                if moments.ndim == 1 and method.needs not in (NOTHING, DIAGONAL):   # never called, as an idle expert
+                # Of a layer that was not called, such as an idle expert, all inputs count alike.
+                moments = seen.get(name, torch.ones(weight.shape[1], device=weight.device))
+                if moments.ndim == 1 and method.needs == MOMENTS:
                     moments = torch.diag(moments)
                 try:
                     pruned, masks[name] = method.prune(weight.detach().float(), moments, pattern)
@@ -91,10 +95,16 @@ def prune_blocks(model: Any, pattern: Pattern, windows: Int[Tensor, "count lengt
                     raise ValueError(f"{name}: {e}") from e
                 weight.copy_(pruned)
             if i + 1 < len(blocks):
-                hidden = [((_run(block, args, kwargs), *args[1:]), kwargs) for args, kwargs in hidden]
+                hidden = [_run(block, args, kwargs) for args, kwargs in calls]
             if callback is not None:
                 callback(i + 1, len(blocks))
-        return Pruned(masks, sparsity_report(model, masks))
+        report = sparsity_report(model, masks)
+    dense = [name for name, p in blocks.named_parameters() if p.ndim > 2]
+    if dense:   # experts of transformers, all of a block in one parameter
+        note = (f"{len(dense)} parameters of the blocks with more than two axes, such as {dense[0]}, belong to no "
+                f"linear layer and stay dense")
+        report = replace(report, notes=(*report.notes, note))
+    return Pruned(masks, report)
 
 
 def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
@@ -122,20 +132,31 @@ def _must_fit(name: str, weight: Tensor, pattern: Pattern) -> None:
         raise ValueError(f"{name} of shape {tuple(weight.shape)} does not fit the pattern: {e}") from e
 
 
-def _first_inputs(model: Any, block: nn.Module, windows: Tensor) -> list[Call]:
-    """Arguments of the first block, one item for each window."""
+def _first_calls(model: Any, blocks: nn.ModuleList, windows: Tensor) -> tuple[list[Tensor], list[list[Call]]]:
+    """What the first block is handed of each window; and of each block and window, all its other arguments.
+
+    Where the configuration names several kinds of layers, which have masks and positions of their own, the arguments
+    are taken from a whole pass of the dense model; else those of the first block serve all.
+    """
     if not isinstance(windows, Tensor) or windows.is_floating_point() or windows.ndim != 2 or not windows.numel():
         raise TypeError(f"windows must be an integer tensor of shape (count, length), got "
                         f"{getattr(windows, 'dtype', type(windows).__name__)} {tuple(getattr(windows, 'shape', ()))}")
-    found: list[Call] = []
+    several = len(set(getattr(model.config, "layer_types", None) or ())) > 1
+    hidden: list[Tensor] = []
+    others: list[list[Call]] = [[] for _ in blocks]
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(i: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not args:
             raise TypeError(f"{type(module).__name__} must take the hidden states by position")
-        found.append((args, kwargs))
-        raise _ReachedError
+        if i == 0:
+            hidden.append(args[0])
+        others[i].append((args[1:], kwargs))
+        if not several or i + 1 == len(blocks):
+            raise _ReachedError
 
-    hook = block.register_forward_pre_hook(note, with_kwargs=True)
+    hooks = [block.register_forward_pre_hook(
+        lambda module, args, kwargs, i=i: note(i, module, args, kwargs), with_kwargs=True)
+        for i, block in enumerate(blocks)]
     was_training = model.training
     model.eval()
     try:
@@ -145,12 +166,13 @@ def _first_inputs(model: Any, block: nn.Module, windows: Tensor) -> list[Call]:
             except _ReachedError:
                 continue
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         model.train(was_training)
-    return found
+    return hidden, others if several else [others[0]] * len(blocks)
 
 
-def _seen(model: Any, block: nn.Module, here: dict[str, Selected], hidden: list[Call], *,
+def _seen(model: Any, block: nn.Module, here: dict[str, Selected], calls: list[Call], *,
           diagonal: bool) -> dict[str, Tensor]:
     """Second moments (or their diagonals) of the inputs of the block's selected layers, summed over tokens, float32.
 
@@ -174,7 +196,7 @@ def _seen(model: Any, block: nn.Module, here: dict[str, Selected], hidden: list[
     hooks = [model.get_submodule(s.layer).register_forward_pre_hook(
         lambda module, args, name=name: note(name, args[0])) for name, s in here.items()]
     try:
-        for args, kwargs in hidden:
+        for args, kwargs in calls:
             met.clear()
             try:
                 _run(block, args, kwargs)
