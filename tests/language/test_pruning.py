@@ -135,7 +135,7 @@ def test_blocks_of_several_kinds_are_called_as_the_model_calls_them(monkeypatch)
         intermediate_size=32, sliding_window=4, layer_types=["sliding_attention", "full_attention", "full_attention"],
         bos_token_id=1, eos_token_id=2, pad_token_id=0)).eval()
     want, found = [], []
-    hook = net.model.layers[2].mlp.down_proj.register_forward_pre_hook(
+    hook = net.get_submodule("model.layers.2.mlp.down_proj").register_forward_pre_hook(
         lambda m, args: want.append(args[0].flatten(0, -2).square().sum(0)))
     with torch.no_grad():
         for window in WINDOWS:
