@@ -104,13 +104,14 @@ def test_an_encoder_is_read_too(pair):
     (("a", "--text", "nowhere.txt"), 2, "nowhere.txt cannot be read"),
     (("a", "--text", "text.txt", "--length", "1000"), 1, "fewer than one window of --length 1000"),
     (("b", "--text", "text.txt"), 1, "the tokenizer of b is missing"),
-    (("norms.safetensors", "--text", "text.txt"), 1, "no weight matrix"),
+    (("norms.safetensors", "--text", "text.txt"), 2, "--text needs a model and its tokenizer"),
+    (("a", "norms.safetensors", "--modules", "q_proj", "--skip-mismatch"), 1, "no tensor that both have fits q_proj"),
     (("a", "--html", "a"), 2, "a is a folder; --html names the page"),
     (("lost",), 2, "names model-2.safetensors, which is not there"),
 ])
 def test_mistakes_get_one_line(pair, monkeypatch, arguments, code, words):
     monkeypatch.chdir(pair)
-    _files.write_tensors("norms.safetensors", {"norm.weight": torch.ones(4)})
+    _files.write_tensors("norms.safetensors", {"model.norm.weight": torch.ones(32)})
     (pair / "cut.safetensors").write_bytes(next((pair / "a").glob("*.safetensors")).read_bytes()[:200])
     (pair / "old.bin").write_bytes(b"x")
     LlamaForCausalLM(LlamaConfig(**CONFIG)).half().save_pretrained(pair / "half")

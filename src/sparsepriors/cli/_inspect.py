@@ -30,6 +30,8 @@ def inspect(model: str, other: str | None, *, modules: str, near: float, text: P
         _door.usage(f"--near must be above 0, got {near:g}")
     if html is not None and html.is_dir():
         _door.usage(f"{html} is a folder; --html names the page, such as {html / 'inspection.html'}")
+    if text is not None and Path(model).suffix == ".safetensors":
+        _door.usage("--text needs a model and its tokenizer: name the folder, not one file of weights")
     precision = None if dtype is None else _language.dtype(dtype)
     words = None if text is None else _language.read_text(text)
     with _door.stoppable(), _networks.threads(threads):
@@ -77,6 +79,8 @@ def _inspected(model: str, other: str | None, patterns: tuple[str, ...], near: f
         report = update_report(source, _weights(other, data_dir), dtype, 0.0, ranks=ranks, skip_mismatch=skip_mismatch)
         bar.advance()
     chosen = tuple(t for t in report.tensors if any(fits_name(t.name, pattern) for pattern in patterns))
+    if not chosen:
+        raise ValueError(f"no tensor that both have fits {', '.join(patterns)}")
     report = replace(report, tensors=chosen)
     found["other"] = other
     found["update"] = {"same": report.exact_sparsity, "entries": report.numel, "compared_as": report.dtype,
@@ -107,8 +111,6 @@ def _activations(model: str, text: str, length: int, windows: int, threshold: fl
     from sparsepriors.language.analysis.names import place
     from sparsepriors.networks.activations import activation_modules, smooth
 
-    if Path(model).suffix == ".safetensors":
-        _door.usage("--text needs a model and its tokenizer: name the folder, not one file of weights")
     network, tokenizer = _language.load(model, torch.float32, data_dir, any_kind=True)
     if threshold is None and any(smooth(m) for m in activation_modules(network).values()):
         threshold = _SMOOTH
