@@ -98,6 +98,15 @@ def test_an_activation_module_counts_once_and_after_its_top_k() -> None:
     assert meter.most() == {"0": 2, "1": 2}
 
 
+def test_a_module_that_layers_share_is_counted_call_by_call() -> None:
+    act = nn.ReLU()
+    model = nn.Sequential(nn.Linear(4, 6), act, nn.Linear(6, 3), act)
+    with ActivationSparsity(model) as meter:
+        for count in (2, 5):
+            model(torch.randn(count, 4, generator=generator()))
+    assert [(r["place"], r["neurons"], r["tokens"]) for r in meter.rows()] == [("1", 6, 7), ("1[1]", 3, 7)]
+
+
 def test_padding_is_left_out() -> None:
     x = torch.randn(2, 5, 4, generator=generator())
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])

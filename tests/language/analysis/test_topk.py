@@ -54,6 +54,18 @@ def test_all_neurons_change_nothing_and_some_layers_can_be_left_out() -> None:
     assert torch.equal(model(IMAGES), plain)
 
 
+def test_a_module_that_layers_share_is_replaced_at_every_place() -> None:
+    act = nn.ReLU()
+    model = nn.Sequential(nn.Linear(64, 6), act, nn.Linear(6, 5), act)
+    plain = model(IMAGES.flatten(1))
+    with convert_topk(model, 2) as done, ActivationSparsity(model) as meter:
+        model(IMAGES.flatten(1))
+    assert done.places == ("1", "3")
+    assert meter.most() == {"1": 2, "3": 2}
+    assert model[1] is model[3] is act
+    assert torch.equal(model(IMAGES.flatten(1)), plain)
+
+
 def test_a_second_conversion_changes_k_and_keeps_the_mode() -> None:
     model = network().eval()
     convert_topk(model, 9)

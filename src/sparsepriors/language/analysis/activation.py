@@ -37,8 +37,9 @@ class ActivationSparsity:
     """A meter of active neurons: enter it, run the model, read it.
 
     Activation functions are seen whether they are modules (``blocks.0.mlp.act``, as in the models of transformers) or
-    functions that a module calls (``layers.0.relu()``, its second call ``layers.0.relu()[1]``). Counts are integers, so
-    that batches weigh by their tokens. The model computes what it did before, gradients included.
+    functions that a module calls (``layers.0.relu()``). What is called several times has a place for each call: the
+    second is ``layers.0.relu()[1]``, or ``act[1]`` of a module that layers share. Counts are integers, so that batches
+    weigh by their tokens. The model computes what it did before, gradients included.
 
     Padding is left out: where the model is called with a two-dimensional ``attention_mask``, tokens with 0 in it are
     not counted. Otherwise set ``mask``, ``(batch, tokens)``, true where a token counts.
@@ -191,7 +192,9 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, modules: dict[str, nn.Module], observe: Callable[..., None]) -> None:
         super().__init__()
-        self.model, self.modules, self.observe = model, modules, observe
+        once = {id(module): name for name, module in reversed(modules.items())}   # of several names the first
+        self.model, self.observe = model, observe
+        self.modules = {name: modules[name] for name in modules if once[id(modules[name])] == name}
         self.passed: Tensor | None = None
         self.running: list[tuple[str, dict[str, int]]] = []
         self.handles: list[RemovableHandle] = []
@@ -199,7 +202,7 @@ class _Watch(TorchFunctionMode):
     def __enter__(self) -> Self:
         if self.handles:
             raise RuntimeError("this meter is counting already")
-        for name, module in self.model.named_modules(remove_duplicate=False):
+        for name, module in self.model.named_modules():
             self.handles += [module.register_forward_pre_hook(self._begin(name)),
                              module.register_forward_hook(self._end, always_call=True)]
         self.handles.append(self.model.register_forward_pre_hook(self._take_mask, with_kwargs=True))
@@ -219,9 +222,8 @@ class _Watch(TorchFunctionMode):
         # A module that is itself an activation function tells what it returns, whatever it calls.
         if kind and not any(name in self.modules for name, _ in self.running):
             owner, calls = self.running[-1] if self.running else ("", {})
-            calls[kind] = calls.get(kind, -1) + 1
             place = f"{owner}.{kind}()" if owner else f"{kind}()"
-            self.observe(f"{place}[{calls[kind]}]" if calls[kind] else place, kind, func in _SMOOTH, out, self.passed)
+            self.observe(_numbered(place, calls), kind, func in _SMOOTH, out, self.passed)
         return out
 
     def _begin(self, name: str) -> Callable[..., None]:
@@ -236,7 +238,17 @@ class _Watch(TorchFunctionMode):
         self.passed = passed.bool() if isinstance(passed, Tensor) and passed.ndim == 2 else None
 
     def _returned(self, name: str) -> Callable[..., None]:
-        return lambda module, args, out: self.observe(name, type(module).__name__, smooth(module), out, self.passed)
+        def returned(module: nn.Module, args: Any, out: Tensor) -> None:
+            calls = self.running[0][1] if self.running else {}   # of the outermost module, which may share this one
+            self.observe(_numbered(name, calls), type(module).__name__, smooth(module), out, self.passed)
+
+        return returned
+
+
+def _numbered(place: str, calls: dict[str, int]) -> str:
+    """The place, with the number of the call from the second one on."""
+    number = calls[place] = calls.get(place, -1) + 1
+    return f"{place}[{number}]" if number else place
 
 
 def _tokens(place: str, a: Tensor, mask: Tensor | None) -> Tensor:
