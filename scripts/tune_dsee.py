@@ -1,4 +1,5 @@
-"""Choose the learning rates of the DSEE experiment, with the same number of trials for every family of arms.
+"""Choose the learning rates of the DSEE experiment: full fine-tuning, and all adapters together, so that they differ
+in nothing else; as many trials for each.
 
 Sentences of CLINC150, which the experiment does not use, are dealt into training and validation parts of the
 experiment's sizes. The choice and the whole table are written beside `sparsepriors.papers.dsee`, which reads them.
@@ -26,8 +27,7 @@ def main() -> None:
     sizes = SIZES[Scale.DEFAULT]
     task = _task(sizes.train, sizes.test)
     tried: dict[str, list[dict[str, float]]] = {}
-    tried["head"] = [{"head": rate, "encoder": rate, "accuracy": task.learn_head(SEED, sizes.epochs, {"head": rate})}
-                     for rate in HEADS]
+    tried["head"] = [{"head": rate, "accuracy": task.learn_head(SEED, sizes.epochs, {"head": rate})} for rate in HEADS]
     head = max(tried["head"], key=lambda row: row["accuracy"])["head"]
     places = supports(task, sizes.nonzeros, "grebsmo", SEED)
     for family, rates in GRID.items():
@@ -38,9 +38,16 @@ def main() -> None:
             found = task.learn(model, SEED, sizes.epochs, {"encoder": rate, "head": head})
             tried.setdefault(family, []).append({"head": head, "encoder": rate, "accuracy": found})
             print(family, rate, found, flush=True)
-    chosen = {family: {k: v for k, v in max(rows, key=lambda row: row["accuracy"]).items() if k != "accuracy"}
-              for family, rows in tried.items()}
+    chosen = {family: _best(tried[family]) for family in ("head", "full")}
+    adapters = [{**a, "accuracy": (a["accuracy"] + b["accuracy"]) / 2}
+                for a, b in zip(tried["lora"], tried["dsee"], strict=True)]
+    chosen["adapter"] = _best(adapters)
     _files.write_json(TUNING, {"chosen": chosen, "tried": tried, "data": "CLINC150, 77 intents", "seed": SEED})
+
+
+def _best(rows: list[dict[str, float]]) -> dict[str, float]:
+    best = max(rows, key=lambda row: row["accuracy"])
+    return {name: rate for name, rate in best.items() if name != "accuracy"}
 
 
 def _task(train: int, validation: int) -> Task:

@@ -184,8 +184,8 @@ def _tune(run: Run, task: Task, sizes: Sizes, seed: int) -> Tuned:
         run.log(arm=arm, trained_share=share, accuracy=found[arm])
 
     def adapted(arm: str, rank: int, indices: dict[str, Tensor] | None) -> None:
-        tuner, family = task.adapted(seed, rank, indices), "lora" if indices is None else "dsee"
-        note(arm, trained_share(tuner), lambda: task.learn(tuner.model, seed, sizes.epochs, rates[family]))
+        tuner = task.adapted(seed, rank, indices)
+        note(arm, trained_share(tuner), lambda: task.learn(tuner.model, seed, sizes.epochs, rates["adapter"]))
 
     with run.progress(5 + len(sizes.supports) + sizes.control, "fine-tuning") as bar:
         head = sum(p.numel() for p in task.classifier(seed).head.parameters())
@@ -204,7 +204,7 @@ def _tune(run: Run, task: Task, sizes: Sizes, seed: int) -> Tuned:
         share = trained_share(tuner)
 
         def train() -> dict[str, Tensor]:
-            reached = task.learn(tuner.model, seed, sizes.epochs, rates["dsee"])
+            reached = task.learn(tuner.model, seed, sizes.epochs, rates["adapter"])
             return {**tuner.state_dict(), "accuracy": torch.tensor(reached, dtype=torch.float64)}
 
         state = run.tensors("dsee", train)
@@ -220,7 +220,7 @@ def _prune(run: Run, task: Task, sizes: Sizes, seed: int, tuned: Tuned) -> dict[
     arms = dict.fromkeys([("ABS", FIFTH), *((score, ratio) for ratio in sizes.ratios
                                             for score in ("ABS", "WABS", "W", "random"))])
     found = {}
-    rates = chosen_rates()["dsee"]
+    rates = chosen_rates()["adapter"]
     with run.progress(len(arms), "pruning") as bar:
         for score, ratio in arms:
             def measure(score: str = score, ratio: float = ratio) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def _structured(task: Task, sizes: Sizes, seed: int, tuned: Tuned) -> dict[str, 
     ids = task.test[0][:8]
     counts = [operations(tuner.model, ids[:1]) for tuner in (whole, cut)]
     before = task.judge(cut.model)
-    reached = task.learn(cut.model, seed, sizes.again, chosen_rates()["dsee"])
+    reached = task.learn(cut.model, seed, sizes.again, chosen_rates()["adapter"])
     return {"flops_whole": counts[0]["flops"], "flops": counts[1]["flops"],
             "counter_gap": max(c["counter_gap"] for c in counts), "before": before, "accuracy": reached,
             **latencies(whole.model, cut.model, ids, sizes.pairs)}
