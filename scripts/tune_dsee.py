@@ -1,6 +1,6 @@
-"""Choose the learning rates of the DSEE experiment: full fine-tuning, and all adapters together, so that they differ
-in nothing else; as many trials for each.
+"""Choose the learning rates of the DSEE experiment, with as many trials for full fine-tuning as for all adapters.
 
+The adapters share theirs, so that they differ in nothing but the update: the best mean of LoRA and DSEE is taken.
 Sentences of CLINC150, which the experiment does not use, are dealt into training and validation parts of the
 experiment's sizes. The choice and the whole table are written beside `sparsepriors.papers.dsee`, which reads them.
 
