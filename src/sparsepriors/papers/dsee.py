@@ -220,7 +220,7 @@ def _prune(run: Run, task: Task, sizes: Sizes, seed: int, tuned: Tuned) -> dict[
     arms = dict.fromkeys([("ABS", FIFTH), *((score, ratio) for ratio in sizes.ratios
                                             for score in ("ABS", "WABS", "W", "random"))])
     found = {}
-    rates = chosen_rates()["adapter"]
+    rates = chosen_rates()["again"]
     with run.progress(len(arms), "pruning") as bar:
         for score, ratio in arms:
             def measure(score: str = score, ratio: float = ratio) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def _structured(task: Task, sizes: Sizes, seed: int, tuned: Tuned) -> dict[str, 
     ids = task.test[0][:8]
     counts = [operations(tuner.model, ids[:1]) for tuner in (whole, cut)]
     before = task.judge(cut.model)
-    reached = task.learn(cut.model, seed, sizes.again, chosen_rates()["adapter"])
+    reached = task.learn(cut.model, seed, sizes.again, chosen_rates()["again"])
     return {"flops_whole": counts[0]["flops"], "flops": counts[1]["flops"],
             "counter_gap": max(c["counter_gap"] for c in counts), "before": before, "accuracy": reached,
             **latencies(whole.model, cut.model, ids, sizes.pairs)}
