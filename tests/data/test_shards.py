@@ -80,3 +80,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         open_weights(3)
     with pytest.raises(TypeError, match="must map names to tensors, got 'a': int"):
         open_weights({"a": 1})
+
+
+def test_a_file_that_is_cut_off_after_it_was_opened_is_named(tensors, tmp_path):
+    path = tmp_path / "one.safetensors"
+    _files.write_tensors(path, tensors)
+    opened = open_weights(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"one\.safetensors: 'a\.weight' cannot be read"):
+        opened["a.weight"]
