@@ -23,10 +23,11 @@ def draw_sparsity(sizes: ArmSizes, arms: dict[tuple[str, float], dict[str, Any]]
     fig = Figure(figsize=(11, 4), layout="constrained")
     left, right = fig.subplots(1, 2, width_ratios=(1.5, 1))
     place, middle = np.arange(len(METHODS)), sizes.rates[1]
-    for shift, key, colour, label in ((-0.2, "bf16", "#1b4965", "bfloat16"), (0.2, "fp32", "#e9c46a", "float32")):
-        bars = left.bar(place + shift, [arms[name, middle][key] for name in METHODS], 0.4, color=colour, label=label)
-        left.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
-    left.axhline(arms["grpo", middle]["floor"], color="black", lw=0.9, ls=":", label="floor of rounding")
+    bars = left.bar(place, [arms[name, middle]["bf16"] for name in METHODS], 0.6, color="#1b4965", label="bfloat16")
+    left.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
+    left.plot(place, [arms[name, middle]["fp32"] for name in METHODS], "D", color="#e9a23b", label="float32",
+              clip_on=False, zorder=3)
+    left.axhline(arms["grpo", middle]["floor"], color="#c1121f", lw=1, ls=":", label="floor of rounding")
     left.set_xticks(place, [_LABELS[name] for name in METHODS], fontsize=8)
     left.set(ylabel="share of unchanged entries", ylim=(0, 1), title=f"learning rate {middle:g}, {sizes.steps} steps")
     for name, colour in _COLOURS.items():
