@@ -147,7 +147,7 @@ class Tuned:
 
 SIZES = {
     Scale.SMOKE: Sizes(1, 1, 1, 1, planted=60, pairs=3),
-    Scale.DEFAULT: Sizes(6, 6, 3, 1),
+    Scale.DEFAULT: Sizes(6, 6, 3, 3),
     Scale.FULL: Sizes(30, 10, 4, 2, ratios=(FIFTH, HALF, 0.7), supports=("grebsmo", "random", "magnitude"),
                       pairs=100, control=True),
 }
