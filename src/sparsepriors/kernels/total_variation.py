@@ -48,7 +48,7 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor | None, isotropic: bool, tol: fl
     path = code_path(instruction_set)
     if x.numel() == 0:
         return x.clone(), x.new_zeros(dual), x.new_zeros(x.shape[:1], dtype=torch.float64)
-    peaks = x.detach().abs().amax(dim=tuple(range(1, x.ndim)))
+    peaks = (x.detach() if x.requires_grad else x).abs().amax(dim=tuple(range(1, x.ndim)))
     low, high = (float(v) for v in peaks.aminmax())
     if not 1 / _LARGE < low <= high < _LARGE:
         # Scaled by a power of two, which is exact, to order one: squares neither overflow nor vanish.
@@ -88,7 +88,7 @@ def _spread(scale: Tensor, t: Tensor) -> Tensor:
 
 def _planar(t: Tensor, axis: int) -> Tensor:
     """Contiguous, real and imaginary parts of complex entries apart along a new axis; may share memory with ``t``."""
-    t = t.detach()
+    t = t.detach() if t.requires_grad else t
     return (torch.view_as_real(t.resolve_conj()).movedim(-1, axis) if t.is_complex() else t).contiguous()
 
 

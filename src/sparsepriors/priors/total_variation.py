@@ -100,10 +100,10 @@ class TV(Prior, convex=True):
         if x.numel() == 0:
             return x.clone(), x.new_zeros(shape)
         u, p, gaps = kernels.tv_prox(rows, t.reshape(-1), p, self.isotropic, self.tol, self.max_iter)
-        if not self.inexact and float(gaps.max()) > self.tol:
+        if not self.inexact and (worst := max(gaps.tolist())) > self.tol:
             warnings.warn(f"the prox of TV stopped after max_iter = {self.max_iter} iterations at a relative duality "
-                          f"gap of {float(gaps.max()):.1e} > tol = {self.tol:.1e}", RuntimeWarning, stacklevel=4)
-        return u.reshape(x.shape), p.detach()
+                          f"gap of {worst:.1e} > tol = {self.tol:.1e}", RuntimeWarning, stacklevel=4)
+        return u.reshape(x.shape), p.detach() if p.requires_grad else p
 
     def _norms(self, g: Tensor) -> Tensor:
         axis = g.ndim - self._d - 1
