@@ -1,5 +1,7 @@
 """Tuning, pruning, merging and saving with sparse low-rank updates."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -7,6 +9,7 @@ from torch import nn
 
 from language.encoders import sentences, tiny_encoder
 from language.finetune.models import IDS, TARGETS, build, logits
+from sparsepriors import _files
 from sparsepriors.language import DSEE, SentenceClassifier, classifier_accuracy, find_support, train_classifier
 from sparsepriors.language.finetune.adapter import matrix
 
@@ -158,6 +161,17 @@ def test_a_state_of_another_base_or_of_other_layers_is_refused(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         DSEE.load(tmp_path / "broken.safetensors", build("bert"))
+
+
+@pytest.mark.parametrize("wrong", [{"rank": "4"}, {"rank": 0}, {"alpha": None}, {"targets": [1]}, {"trained": "head"},
+                                   {"format": 2}])
+def test_a_description_of_an_adapter_that_cannot_be_is_refused(tmp_path, wrong):
+    path = DSEE(build("bert"), 2, 4, support="random").save(tmp_path / "own.safetensors")
+    state, header = _files.read_described_tensors(path)
+    about = json.loads(header["sparsepriors.dsee"]) | wrong
+    _files.write_tensors(path, state, {"sparsepriors.dsee": json.dumps(about)})
+    with pytest.raises(ValueError, match="no DSEE adapter of this version"):
+        DSEE.load(path, build("bert"))
 
 
 def test_training_a_classifier_learns_with_the_encoder_frozen_and_masks_stay():

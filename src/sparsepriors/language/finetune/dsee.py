@@ -448,8 +448,13 @@ class DSEE(Generic[Model]):
 def _about(path: str | os.PathLike[str], header: Mapping[str, str]) -> dict[str, Any]:
     try:
         about = _files.parse_json(header[_METADATA])
-        if about["format"] != _FORMAT or not all(isinstance(about[k], list) for k in ("targets", "trained")):
+        if about["format"] != _FORMAT:
             raise ValueError(f"format {about['format']}")
+        _checks.count("rank", about["rank"], low=1)
+        _checks.positive("alpha", about["alpha"])
+        for key in ("targets", "trained"):
+            if not isinstance(about[key], list) or not all(isinstance(name, str) for name in about[key]):
+                raise ValueError(f"{key} must be a list of names, got {about[key]!r:.100}")
     except (KeyError, TypeError, ValueError, RecursionError) as e:
         raise ValueError(f"{path} holds no DSEE adapter of this version: {e}") from e
     return about
@@ -458,8 +463,9 @@ def _about(path: str | os.PathLike[str], header: Mapping[str, str]) -> dict[str,
 def _nested(state: Mapping[str, Tensor], kind: str) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
-        if key.startswith(f"{kind}/"):
-            _, name, part = key.split("/")
+        first, _, rest = key.partition("/")
+        if first == kind:
+            name, _, part = rest.partition("/")
             found.setdefault(name, {})[part] = value
     return found
 
