@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -89,9 +90,14 @@ def test_imitation_learns_the_answers_and_reward_is_earned(policy):
     assert rewards[1] > rewards[0] + 0.2
 
 
-def test_the_gradient_of_grpo_is_the_policy_gradient(policy):
-    """With answers drawn afresh: minus the mean over answers of A times the mean gradient of the log-probabilities."""
-    batches, loss = _METHODS["grpo"].prepare(policy, torch.Generator())
+@pytest.mark.parametrize(("temperature", "epochs"), [(1.0, 1), (0.5, 1), (2.0, 2)])
+def test_the_gradient_of_grpo_is_the_policy_gradient(policy, temperature, epochs):
+    """With answers drawn afresh: minus the mean over answers of A times the mean gradient of the log-probabilities.
+
+    Those of the policy that wrote the answers, at its temperature.
+    """
+    method = dataclasses.replace(_METHODS["grpo"], temperature=temperature, epochs=epochs)
+    batches, loss = method.prepare(policy, torch.Generator())
     batch = batches.next(torch.Generator().manual_seed(3))
     loss(policy, batch, torch.Generator()).backward()
     found = policy.up.weight.grad.clone()
@@ -99,7 +105,9 @@ def test_the_gradient_of_grpo_is_the_policy_gradient(policy):
     rewards = batch.rewards.view(-1, 8)
     advantages = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
     mask = batch.answers.mask
-    per_answer = (token_log_probs(policy, batch.answers.tokens) * mask).sum(1) / mask.sum(1)
+    written = (policy(batch.answers.tokens[:, :-1]) / temperature).log_softmax(2)
+    written = written.gather(2, batch.answers.tokens[:, 1:, None])[..., 0]
+    per_answer = (written * mask).sum(1) / mask.sum(1)
     (-(advantages.flatten() * per_answer).mean()).backward()
     torch.testing.assert_close(found, policy.up.weight.grad)
 
@@ -117,6 +125,8 @@ def test_log_probabilities_and_answers_of_a_policy(policy, generator):
     logits = policy(answers.tokens).log_softmax(2)
     for t in range(answers.tokens.shape[1] - 1):
         torch.testing.assert_close(found[:, t], logits[torch.arange(5), t, answers.tokens[:, t + 1]])
+    with pytest.raises(ValueError, match="temperature must be finite and positive"):
+        token_log_probs(policy, answers.tokens, temperature=0.0)
     greedy = sample_answers(policy, answers.tokens[:, :4], 3, temperature=0.0)
     for t in range(4, 7):
         assert torch.equal(greedy.tokens[:, t], policy(greedy.tokens[:, :t])[:, -1].argmax(1))

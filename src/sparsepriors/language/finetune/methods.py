@@ -65,7 +65,7 @@ class RFT(Method):
     batch_size
         Answers a step.
     temperature
-        Of the answers.
+        Of the answers, and of the policy whose likelihood counts.
     online
         Draw the answers of each step anew from the policy as it then is, and keep to a clipped ratio (RAFT++); else one
         answer to every prompt is drawn before the first step.
@@ -97,7 +97,7 @@ class RFT(Method):
         return _imitate(own, self.batch_size)
 
     def _passed(self, policy: nn.Module, batch: _Written, _: torch.Generator) -> Tensor:
-        log_probs = token_log_probs(policy, batch.answers.tokens)
+        log_probs = token_log_probs(policy, batch.answers.tokens, temperature=self.temperature)
         old = log_probs if batch.old is None else batch.old
         passed = (batch.rewards > 0).to(log_probs.dtype)
         return clipped_policy_loss(log_probs, old, passed, batch.answers.mask, clip=self.clip)
@@ -195,8 +195,9 @@ class GRPO(Method):
             advantages = group_advantages(batch.rewards.view(-1, self.group)).flatten()
             tokens, mask = batch.answers
             with torch.no_grad():
-                near = None if reference is None else token_log_probs(reference, tokens)
-            log_probs = token_log_probs(policy, tokens)
+                near = (None if reference is None else
+                        token_log_probs(reference, tokens, temperature=self.temperature))
+            log_probs = token_log_probs(policy, tokens, temperature=self.temperature)
             old = log_probs if batch.old is None else batch.old
             return grpo_loss(log_probs, old, advantages, mask, clip=self.clip, reference=near, beta=self.beta)
 
@@ -236,7 +237,8 @@ class _Rollouts:
         if self.epochs == 1:
             return _Written(answers, self.reward(answers), None)
         with torch.no_grad():
-            return _Written(answers, self.reward(answers), token_log_probs(self.policy, answers.tokens))
+            old = token_log_probs(self.policy, answers.tokens, temperature=self.temperature)
+        return _Written(answers, self.reward(answers), old)
 
     def state_dict(self) -> dict[str, Any]:
         batch = self._batch

@@ -48,7 +48,8 @@ class Answers(NamedTuple):
         return Answers(self.tokens[index], self.mask[index])
 
 
-def token_log_probs(policy: nn.Module, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length-1"]:
+def token_log_probs(policy: nn.Module, tokens: Int[Tensor, "batch length"], *,
+                    temperature: float = 1.0) -> Float[Tensor, "batch length-1"]:
     """Log-probability of every token but the first, given those before it.
 
     Parameters
@@ -57,9 +58,17 @@ def token_log_probs(policy: nn.Module, tokens: Int[Tensor, "batch length"]) -> F
         A causal language model that maps tokens to logits, or to an object with ``logits``.
     tokens
         Padded at the end, where the result means nothing.
+    temperature
+        Divides the logits: that of `sample_answers`, for the policy that wrote the answers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the temperature is not positive.
     """
+    _checks.positive("temperature", temperature)
     logits = _logits(policy, tokens[:, :-1])
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     return -functional.cross_entropy(precise.flatten(0, 1), tokens[:, 1:].flatten(),
                                      reduction="none").view(tokens.shape[0], -1)
 
