@@ -100,6 +100,8 @@ def test_powers_of_two_change_nothing(shape, power):
     plain, scaled = (kernels.tv_prox(x * s, bound * s, p, True, 1e-4, 500) for s in (1.0, scale))
     assert torch.equal(plain[0] * scale, scaled[0])
     assert torch.equal(plain[2], scaled[2])
+    alone = kernels.tv_prox(x[:1] * scale, bound[:1] * scale, p[:1], True, 1e-4, 500)
+    assert torch.equal(alone[0], scaled[0][:1])
 
 
 def test_nothing_to_penalise_and_nothing_else_to_do():

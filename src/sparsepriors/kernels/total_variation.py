@@ -48,11 +48,11 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor | None, isotropic: bool, tol: fl
     path = code_path(instruction_set)
     if x.numel() == 0:
         return x.clone(), x.new_zeros(dual), x.new_zeros(x.shape[:1], dtype=torch.float64)
-    peaks = (x.detach() if x.requires_grad else x).abs().amax(dim=tuple(range(1, x.ndim)))
-    low, high = (float(v) for v in peaks.aminmax())
+    peaks = _peaks(x.detach() if x.requires_grad else x)
+    low, high = (float(v) for v in peaks.aminmax()) if isinstance(peaks, Tensor) else (peaks, peaks)
     if not 1 / _LARGE < low <= high < _LARGE:
         # Scaled by a power of two, which is exact, to order one: squares neither overflow nor vanish.
-        _, exponent = torch.frexp(peaks)
+        _, exponent = torch.frexp(torch.as_tensor(peaks, dtype=bound.dtype, device=bound.device))
         up, down = (torch.ldexp(torch.ones_like(bound), s * exponent.clamp(-120, 120)) for s in (-1, 1))
         p = None if p is None else p * _spread(up, p)
         u, p, gaps = _prox(x * _spread(up, x), bound * up, p, isotropic, tol, max_iter, path)
@@ -70,16 +70,26 @@ def _prox(x: Tensor, bound: Tensor, p: Tensor | None, isotropic: bool, tol: floa
         return reference.tv_prox(x, bound, p, isotropic, tol, max_iter)
     planar = _planar(x, 1)
     if p is None:
-        dual = planar.new_zeros(x.shape[0], d, *planar.shape[1:])
+        dual = torch.empty((x.shape[0], d, *planar.shape[1:]), dtype=planar.dtype)
     else:
         dual = _planar(p, 2).clone()  # the kernel writes into it
         for axis in range(d):  # the last difference of each axis is zero, and so must be what multiplies it
             dual[:, axis].narrow(axis - d, -1, 1).zero_()
-    out, gaps = torch.empty_like(planar), torch.empty(x.shape[:1], dtype=torch.float64)
+    out, gaps = torch.empty(planar.shape, dtype=planar.dtype), torch.empty(x.shape[:1], dtype=torch.float64)
     cube = planar.view(x.shape[0], 2 if x.is_complex() else 1, *(1,) * (3 - d), *x.shape[1:])
-    native.tv_prox(cube, bound.contiguous(), dual, out, gaps, d, isotropic, tol, max_iter, torch.get_num_threads(),
-                   path)
+    native.tv_prox(cube, bound.contiguous(), dual, out, gaps, d, isotropic, p is not None, tol, max_iter,
+                   torch.get_num_threads(), path)
     return _joined(out, 1, x), _joined(dual, 2, x), gaps
+
+
+def _peaks(x: Tensor) -> Tensor | float:
+    """The largest modulus of a real or imaginary part of each unknown; a number where there is one unknown."""
+    parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    if len(x) == 1:  # one number, by the operation that found x finite: another would be new to the process
+        low, high = parts.aminmax()
+        return max(-low.item(), high.item())
+    low, high = parts.flatten(1).aminmax(dim=1)
+    return torch.maximum(-low, high)
 
 
 def _spread(scale: Tensor, t: Tensor) -> Tensor:

@@ -87,19 +87,19 @@ class TV(Prior, convex=True):
         rows = x.reshape(-1, *spatial)
         if isinstance(self.weight, Tensor) or isinstance(step, Tensor):
             t = _shapes.tensor_like(self.weight, x) * step
-            t = t.expand(*x.shape[:x.ndim - d], *(1,) * d).reshape(-1, *(1,) * d)
+            t = t.expand(*x.shape[:x.ndim - d], *(1,) * d).reshape(-1)
         else:
-            t = torch.full((rows.shape[0], *(1,) * d), self.weight * step, dtype=x.dtype.to_real(), device=x.device)
+            t = torch.full((rows.shape[0],), self.weight * step, dtype=x.dtype.to_real(), device=x.device)
         shape = (rows.shape[0], d, *spatial)
         if state is None:
             p = None
         elif isinstance(state, Tensor) and state.shape == shape and state.dtype == x.dtype:
-            p = onto_bound(state, t[:, None], self.isotropic)
+            p = onto_bound(state, t.reshape(-1, *(1,) * (d + 1)), self.isotropic)
         else:
             raise ValueError(f"state must be what an earlier call on a tensor of shape {tuple(x.shape)} returned")
         if x.numel() == 0:
             return x.clone(), x.new_zeros(shape)
-        u, p, gaps = kernels.tv_prox(rows, t.reshape(-1), p, self.isotropic, self.tol, self.max_iter)
+        u, p, gaps = kernels.tv_prox(rows, t, p, self.isotropic, self.tol, self.max_iter)
         if not self.inexact and (worst := max(gaps.tolist())) > self.tol:
             warnings.warn(f"the prox of TV stopped after max_iter = {self.max_iter} iterations at a relative duality "
                           f"gap of {worst:.1e} > tol = {self.tol:.1e}", RuntimeWarning, stacklevel=4)
