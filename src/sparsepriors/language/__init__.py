@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sparsepriors.language.dense import DenseCache
     from sparsepriors.language.eviction import H2OCache, SnapKVCache, StreamingCache
     from sparsepriors.language.finetune.adapter import DSEELinear
+    from sparsepriors.language.finetune.bitfit import bitfit
     from sparsepriors.language.finetune.dsee import DSEE
     from sparsepriors.language.finetune.flops import Flops, transformer_flops
     from sparsepriors.language.finetune.interchange import read_peft, write_peft
@@ -106,6 +107,7 @@ __all__ = [
     "UpdateReport",
     "Workload",
     "apply_masks",
+    "bitfit",
     "block_weights",
     "class_means_head",
     "classifier_accuracy",
@@ -186,6 +188,7 @@ _HOMES = {
     "UpdateReport": "analysis.updates",
     "Workload": "serving_model",
     "apply_masks": "analysis.families",
+    "bitfit": "finetune.bitfit",
     "block_weights": "analysis.families",
     "class_means_head": "classify",
     "classifier_accuracy": "classify",

@@ -128,6 +128,9 @@ def test_clipping_stops_the_gradient_where_the_ratio_has_gone_far_enough():
     advantages, mask = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64), torch.ones(4, 1).bool()
     (gradient,) = torch.autograd.grad(losses.clipped_policy_loss(x, old, advantages, mask), x)
     assert (gradient != 0)[:, 0].tolist() == [False, True, True, False]
+    loose = losses.clipped_policy_loss(x, old, advantages, mask, clip=None)
+    torch.testing.assert_close(loose, -(x.exp()[:, 0] * advantages).mean())
+    assert bool(torch.autograd.grad(loose, x)[0].all())
     per_token = losses.clipped_policy_loss(x.detach(), old, advantages[:, None].expand(4, 1), mask)
     assert float(per_token) == float(losses.clipped_policy_loss(x.detach(), old, advantages, mask))
 

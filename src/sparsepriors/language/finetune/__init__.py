@@ -1,6 +1,7 @@
-"""Fine-tuning language models: few trained numbers (DSEE), preferences and rewards, and a loop for small ones."""
+"""Fine-tuning language models: few trained numbers (DSEE, BitFit), preferences and rewards, a loop for small ones."""
 
 from sparsepriors.language.finetune.adapter import DSEELinear
+from sparsepriors.language.finetune.bitfit import bitfit
 from sparsepriors.language.finetune.dsee import DSEE
 from sparsepriors.language.finetune.flops import Flops, transformer_flops
 from sparsepriors.language.finetune.interchange import read_peft, write_peft
@@ -21,6 +22,7 @@ __all__ = [
     "DSEELinear",
     "Flops",
     "Method",
+    "bitfit",
     "find_support",
     "finetune",
     "finetune_subnetwork",

@@ -189,8 +189,8 @@ def group_advantages(rewards: Float[Tensor, "prompts group"], *, scale: bool = T
     return centred / (rewards.std(1, keepdim=True) + _EPS) if scale else centred
 
 
-def clipped_policy_loss(log_probs: LogProbs, old: LogProbs, advantages: Tensor, mask: Answer, *, clip: float = 0.2,
-                        per_answer: bool = False) -> Tensor:
+def clipped_policy_loss(log_probs: LogProbs, old: LogProbs, advantages: Tensor, mask: Answer, *,
+                        clip: float | None = 0.2, per_answer: bool = False) -> Tensor:
     """The clipped surrogate of PPO: -min(q A, clamp(q, 1 - clip, 1 + clip) A), q the ratio to the old policy.
 
     With advantages of 1 for answers that passed a verifier and 0 for others it is RAFT++ (arXiv:2504.11343).
@@ -203,7 +203,7 @@ def clipped_policy_loss(log_probs: LogProbs, old: LogProbs, advantages: Tensor, 
     advantages
         ``(batch, tokens)``, or ``(batch,)`` for one number an answer.
     clip
-        How far the ratio may go.
+        How far the ratio may go; ``None`` is as far as it likes.
     per_answer
         Average over each answer's tokens first, so that long answers count no more than short ones.
 
@@ -215,7 +215,7 @@ def clipped_policy_loss(log_probs: LogProbs, old: LogProbs, advantages: Tensor, 
     return _averaged(_surrogate(log_probs, old, advantages, mask, clip), mask, per_answer)
 
 
-def grpo_loss(log_probs: LogProbs, old: LogProbs, advantages: PerAnswer, mask: Answer, *, clip: float = 0.2,
+def grpo_loss(log_probs: LogProbs, old: LogProbs, advantages: PerAnswer, mask: Answer, *, clip: float | None = 0.2,
               reference: LogProbs | None = None, beta: float = 0.0) -> Tensor:
     """Group relative policy optimisation: `clipped_policy_loss` by answer, plus beta times `k3` to the reference.
 
@@ -369,15 +369,17 @@ def _others(values: Tensor) -> Tensor:
     return (values.sum(-1, keepdim=True) - values) / (values.shape[-1] - 1)
 
 
-def _surrogate(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
-    _checks.positive("clip", clip)
+def _surrogate(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float | None) -> Tensor:
+    if clip is not None:
+        _checks.positive("clip", clip)
     _same(log_probs=log_probs, old=old, mask=mask)
     if advantages.shape not in (log_probs.shape, log_probs.shape[:1]):
         raise ValueError(f"advantages must have shape {tuple(log_probs.shape)} or {tuple(log_probs.shape[:1])}, got "
                          f"{tuple(advantages.shape)}")
     weight = advantages.detach() if advantages.ndim == 2 else advantages.detach()[:, None]
     ratio = torch.where(mask, log_probs - old.detach(), 0).exp()
-    return -torch.minimum(ratio * weight, ratio.clamp(1 - clip, 1 + clip) * weight)
+    gain = ratio * weight
+    return -gain if clip is None else -torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * weight)
 
 
 def _averaged(losses: Tensor, mask: Tensor, per_answer: bool) -> Tensor:

@@ -177,7 +177,7 @@ class GRPO(Method):
     batch_size: int = 256
     group: int = 8
     temperature: float = 1.0
-    clip: float = 0.2
+    clip: float | None = 0.2
     beta: float = 0.0
     epochs: int = 1
 

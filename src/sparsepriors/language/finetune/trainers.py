@@ -18,7 +18,7 @@ from sparsepriors.networks.train_loop import Hook, Training, TrainLoop, TrainSta
 
 
 def finetune(policy: nn.Module, method: Method, *, steps: int, lr: float, generator: torch.Generator, warmup: int = 0,
-             clip: float = 1.0, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999),
+             clip: float | None = 1.0, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999),
              mask: UpdateMask | None = None, hooks: Sequence[Hook] = (),
              callback: Callable[[TrainState], bool | None] | None = None) -> Training:
     """Fine-tune a policy in place with AdamW: linear warm-up, linear decay to zero, gradients clipped.
@@ -38,7 +38,7 @@ def finetune(policy: nn.Module, method: Method, *, steps: int, lr: float, genera
     generator
         The only source of randomness.
     clip
-        Largest norm of the gradients.
+        Largest norm of the gradients; ``None`` leaves them as they are.
     weight_decay, betas
         Of AdamW. Any decay moves every weight.
     mask
@@ -61,7 +61,7 @@ def finetune(policy: nn.Module, method: Method, *, steps: int, lr: float, genera
     batches, loss = method.prepare(policy, generator)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
     loop = TrainLoop(policy, optimizer, loss, batches, steps=steps, generator=generator, schedule=schedule,
-                     hooks=(ClipGradNorm(clip), *hooks))
+                     hooks=hooks if clip is None else (ClipGradNorm(clip), *hooks))
     if mask is None:
         return loop.fit(callback=callback)
     trained = mask.fits(policy)
