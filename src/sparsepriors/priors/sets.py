@@ -83,7 +83,24 @@ class NonNegative(ConstraintSet, convex=True, separable=True, accepts_complex=Fa
 
 
 @dataclass(frozen=True)
-class LinfBall(ConstraintSet, convex=True, separable=True):
+class _OfRadius(ConstraintSet):
+    """Sets that a radius scales: one for each unknown, or for each entry where the set is separable."""
+
+    radius: float | Tensor = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.positive("radius", self.radius)
+        if not self.separable:
+            _shapes.must_be_constant("radius", self.radius, self.dims)
+
+    def _fits(self, x: Tensor) -> None:
+        super()._fits(x)
+        _shapes.must_broadcast("radius", self.radius, x)
+
+
+@dataclass(frozen=True)
+class LinfBall(_OfRadius, convex=True, separable=True):
     """|x_i| <= radius.
 
     Parameters
@@ -91,16 +108,6 @@ class LinfBall(ConstraintSet, convex=True, separable=True):
     radius
         Positive, a number or a tensor that broadcasts to ``x``.
     """
-
-    radius: float | Tensor = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.positive("radius", self.radius)
-
-    def _fits(self, x: Tensor) -> None:
-        super()._fits(x)
-        _shapes.must_broadcast("radius", self.radius, x)
 
     def _project(self, x: Tensor) -> Tensor:
         radius = _shapes.tensor_like(self.radius, x)
@@ -110,7 +117,7 @@ class LinfBall(ConstraintSet, convex=True, separable=True):
 
 
 @dataclass(frozen=True)
-class L2Ball(ConstraintSet, convex=True):
+class L2Ball(_OfRadius, convex=True):
     """||x||_2 <= radius; with `Translated`, a ball around data.
 
     Parameters
@@ -118,17 +125,6 @@ class L2Ball(ConstraintSet, convex=True):
     radius
         Positive, a number or a tensor that is constant over each unknown.
     """
-
-    radius: float | Tensor = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.positive("radius", self.radius)
-        _shapes.must_be_constant("radius", self.radius, self.dims)
-
-    def _fits(self, x: Tensor) -> None:
-        super()._fits(x)
-        _shapes.must_broadcast("radius", self.radius, x)
 
     def _project(self, x: Tensor) -> Tensor:
         radius = _shapes.like(self.radius, x)
@@ -140,7 +136,7 @@ class L2Ball(ConstraintSet, convex=True):
 
 
 @dataclass(frozen=True)
-class Simplex(ConstraintSet, convex=True, accepts_complex=False):
+class Simplex(_OfRadius, convex=True, accepts_complex=False):
     """x_i >= 0 and sum_i x_i = radius.
 
     Parameters
@@ -153,17 +149,6 @@ class Simplex(ConstraintSet, convex=True, accepts_complex=False):
     Held, Wolfe and Crowder (1974), Validation of subgradient optimization; the threshold by sorting.
     """
 
-    radius: float | Tensor = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.positive("radius", self.radius)
-        _shapes.must_be_constant("radius", self.radius, self.dims)
-
-    def _fits(self, x: Tensor) -> None:
-        super()._fits(x)
-        _shapes.must_broadcast("radius", self.radius, x)
-
     def _project(self, x: Tensor) -> Tensor:
         rows = _shapes.flatten(x, self.dims)
         if rows.numel() == 0:
@@ -173,7 +158,7 @@ class Simplex(ConstraintSet, convex=True, accepts_complex=False):
 
 
 @dataclass(frozen=True)
-class L1Ball(ConstraintSet, convex=True):
+class L1Ball(_OfRadius, convex=True):
     """||x||_1 <= radius.
 
     Parameters
@@ -185,17 +170,6 @@ class L1Ball(ConstraintSet, convex=True):
     ----------
     Duchi, Shalev-Shwartz, Singer and Chandra (2008), Efficient projections onto the l1-ball.
     """
-
-    radius: float | Tensor = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.positive("radius", self.radius)
-        _shapes.must_be_constant("radius", self.radius, self.dims)
-
-    def _fits(self, x: Tensor) -> None:
-        super()._fits(x)
-        _shapes.must_broadcast("radius", self.radius, x)
 
     def _project(self, x: Tensor) -> Tensor:
         rows = _shapes.flatten(x, self.dims)
