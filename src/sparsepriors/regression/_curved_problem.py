@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsepriors.regression._losses import Loss
 from sparsepriors.regression._problem import Problem
-from sparsepriors.regression._working_set import Judgement, choose
+from sparsepriors.regression._working_set import Columns, Judgement
 from sparsepriors.regression.forms import Form
 
 _MODELS = 20         # quadratics in one round
@@ -32,7 +32,7 @@ class CurvedProblem(Problem):
         self.units = self.design.columns
         self.curvature = loss.lipschitz * self.design.weighted_norms(self.weights)
         self._must_be_finite()
-        self.set = _Columns(self)
+        self.set = _ModelColumns(self)
         self.intercept = 0.0
         margins = self._centred(torch.zeros_like(self.y))
         self.correlation = self.design.correlate(-self.weights * loss.slope(margins))
@@ -88,41 +88,17 @@ class CurvedProblem(Problem):
         return self.y.new_tensor(self.intercept)
 
 
-class _Columns:
+class _ModelColumns(Columns):
     """The columns that models are made of."""
 
     def __init__(self, problem: CurvedProblem) -> None:
+        super().__init__(problem.design.columns)
         self._problem = problem
-        self._index = torch.zeros(0, dtype=torch.long)
-        self.inside = torch.zeros(problem.design.columns, dtype=torch.bool)
-
-    @property
-    def size(self) -> int:
-        """How many."""
-        return self._index.numel()
-
-    def start(self, x: Tensor) -> int:
-        """Take in the columns that x is not zero on; how many they are."""
-        support = x.nonzero()[:, 0]
-        self.add(support)
-        return support.numel()
-
-    def grow(self, violation: Tensor, most: int) -> bool:
-        """Take in the columns outside that violate optimality most; whether there was any."""
-        new = choose(violation, self.inside, most)
-        self.add(new)
-        return new.numel() > 0
-
-    def add(self, columns: Tensor) -> None:
-        """Take these columns in."""
-        new = columns[~self.inside[columns]]
-        self._index = torch.cat([self._index, new])
-        self.inside[new] = True
 
     def descend(self, penalty: Form, x: Tensor, found: Judgement, tol: float) -> Tensor:
         """Minimise over these columns until no coordinate violates optimality by more than ``tol``."""
         problem, loss, design = self._problem, self._problem.loss, self._problem.design
-        index, inner = self._index, penalty.of(self._index)
+        index, inner = self.index, penalty.of(self.index)
         u = x[index]
         v = problem._centred(design.image(index, u))
         value = float(problem.weights @ loss.value(v)) + inner.value(u)

@@ -34,34 +34,25 @@ def choose(violation: Tensor, inside: Tensor, most: int) -> Tensor:
     return found.indices[found.values > 0]
 
 
-class WorkingSet:
-    """Columns that are descended on, with their Gram matrix in a square that has room to grow."""
+class Columns:
+    """Some columns of a design.
 
-    def __init__(self, design: Design) -> None:
-        self._design = design
-        self._index = torch.zeros(0, dtype=torch.long)
-        self._inside = torch.zeros(design.columns, dtype=torch.bool)
-        self._gram = torch.zeros(0, 0, dtype=torch.float64)
+    Attributes
+    ----------
+    index
+        Their numbers, in the order in which they were taken in.
+    inside
+        ``(p,)`` booleans: which.
+    """
 
-    @property
-    def index(self) -> Tensor:
-        """Their numbers, in the order of the Gram matrix."""
-        return self._index
-
-    @property
-    def gram(self) -> Tensor:
-        """Their Gram matrix, in the first rows and columns of a square."""
-        return self._gram
-
-    @property
-    def inside(self) -> Tensor:
-        """``(p,)`` booleans: which columns."""
-        return self._inside
+    def __init__(self, count: int) -> None:
+        self.index = torch.zeros(0, dtype=torch.long)
+        self.inside = torch.zeros(count, dtype=torch.bool)
 
     @property
     def size(self) -> int:
-        """How many columns."""
-        return self._index.numel()
+        """How many."""
+        return self.index.numel()
 
     def start(self, x: Tensor) -> int:
         """Take in the columns that x is not zero on; how many they are."""
@@ -71,31 +62,50 @@ class WorkingSet:
 
     def grow(self, violation: Tensor, most: int) -> bool:
         """Take in the columns outside that violate optimality most; whether there was any."""
-        new = choose(violation, self._inside, most)
+        new = choose(violation, self.inside, most)
         self.add(new)
         return new.numel() > 0
 
     def add(self, columns: Tensor) -> None:
         """Take these columns in; those inside stay where they are."""
-        new = columns[~self._inside[columns]]
-        if not new.numel():
+        new = columns[~self.inside[columns]]
+        self.index = torch.cat([self.index, new])
+        self.inside[new] = True
+
+
+class WorkingSet(Columns):
+    """Columns that are descended on, with their Gram matrix in a square that has room to grow."""
+
+    def __init__(self, design: Design) -> None:
+        super().__init__(design.columns)
+        self._design = design
+        self._gram = torch.zeros(0, 0, dtype=torch.float64)
+
+    @property
+    def gram(self) -> Tensor:
+        """Their Gram matrix, in the first rows and columns of a square."""
+        return self._gram
+
+    def add(self, columns: Tensor) -> None:
+        """Take these columns in; those inside stay where they are."""
+        k = self.size
+        super().add(columns)
+        if self.size == k:
             return
-        k, size = self.size, self.size + new.numel()
+        size, new = self.size, self.index[k:]
         if size > self._gram.shape[0]:
             room = min(int(_ROOM * size) + _FIRST, self._design.columns)
             larger = torch.zeros(room, room, dtype=torch.float64)
             larger[:k, :k] = self._gram[:k, :k]
             self._gram = larger
-        self._index = torch.cat([self._index, new])
-        self._inside[new] = True
-        block = self._design.gram(self._index, new)
+        block = self._design.gram(self.index, new)
         self._gram[:size, k:size] = block
         self._gram[k:size, :k] = block[:k].mT
 
     def descend(self, penalty: Form, x: Tensor, found: Judgement, tol: float) -> Tensor:
         """Minimise over these columns until no coordinate violates optimality by more than ``tol``."""
-        k, inner = self.size, penalty.of(self._index)
-        u, q = x[self._index], found.correlation[self._index]
+        k, inner = self.size, penalty.of(self.index)
+        u, q = x[self.index], found.correlation[self.index]
         linear = q + self._gram[:k, :k] @ u
         u = inner.minimise(self._gram, linear, u, q, tol)
-        return x.index_copy(0, self._index, u)
+        return x.index_copy(0, self.index, u)
