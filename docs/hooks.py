@@ -14,12 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace each ``<!-- results: X -->``, ``<!-- benchmark: X -->``, ``<!-- comparison: X -->`` by its table.
 
-    ``<!-- figure: SLUG/NAME -->`` is replaced by a figure of the results with its caption.
+    ``<!-- figure: X/NAME -->`` is replaced by a figure of the results with its caption. X of results is a slug, or
+    ``full/SLUG`` for what a run at full scale found.
     """
-    markdown = re.sub(r"^<!-- results: ([a-z0-9-]+) -->$", lambda m: _claims(m[1]), markdown, flags=re.M)
+    markdown = re.sub(r"^<!-- results: ((?:full/)?[a-z0-9-]+) -->$", lambda m: _claims(m[1]), markdown, flags=re.M)
     markdown = re.sub(r"^<!-- comparison: ([a-z0-9-]+) -->$", lambda m: _comparison(m[1]), markdown, flags=re.M)
-    markdown = re.sub(r"^<!-- figure: ([a-z0-9-]+)/([a-z0-9-]+) -->$", lambda m: _figure(m[1], m[2]), markdown,
-                      flags=re.M)
+    markdown = re.sub(r"^<!-- figure: ((?:full/)?[a-z0-9-]+)/([a-z0-9-]+) -->$", lambda m: _figure(m[1], m[2]),
+                      markdown, flags=re.M)
     return re.sub(r"^<!-- benchmark: ([a-z0-9_-]+) -->$", lambda m: _benchmark(m[1]), markdown, flags=re.M)
 
 
@@ -53,10 +54,11 @@ def _waits(slug: str) -> bool:
 def _figure(slug: str, name: str) -> str:
     if _waits(slug):
         return ""
-    figure = next((f for f in _read(ROOT / "results" / f"{slug}.json")["figures"] if f["name"] == name), None)
+    record = ROOT / "results" / f"{slug}.json"
+    figure = next((f for f in _read(record)["figures"] if f["name"] == name), None)
     if figure is None:
         raise ValueError(f"results/{slug}.json has no figure {name!r}")
-    path = ROOT / "results" / figure["file"]
+    path = record.parent / figure["file"]
     data = base64.b64encode(path.read_bytes()).decode()
     return f"![{figure['alt']}](data:image/{path.suffix[1:]};base64,{data})\n\n*{figure['caption']}*"
 
