@@ -30,7 +30,6 @@ from sparsepriors.papers._planted_pairs import LEANING, auc
 _RATE = 1e-3
 _RANDOM_HALVES = 5
 _LOOKED = 5              # every so many tokens of those learned from are looked at for the report
-_FEWEST = 8              # latents to rank where fewer lean
 _LEAST_FREQUENT = 2e-4   # share of tokens in which a latent must fire to be ranked
 
 
@@ -50,6 +49,8 @@ class DiffSizes:
         Of its training.
     chats
         Held-out dialogues that predictions are compared on.
+    fewest
+        Latents that are ranked and patched where fewer lean to the fine-tuned model: the most leaning.
     """
 
     pair: PairSizes
@@ -59,6 +60,7 @@ class DiffSizes:
     batch: int
     steps: int
     chats: int
+    fewest: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +180,7 @@ class Diff:
     def _leaning(self, report: LatentReport) -> Tensor:
         """Latents that are ranked and patched, the most leaning first."""
         delta = torch.where(report.frequency >= _LEAST_FREQUENT, report.delta, -1)
-        count = max(_FEWEST, int((delta > LEANING).sum()))
+        count = max(self.sizes.fewest, int((delta > LEANING).sum()))
         return delta.argsort(descending=True, stable=True)[:count]
 
     def _read(self, tokens: Tensor, keep: Tensor) -> PairedActivations:

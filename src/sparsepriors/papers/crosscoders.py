@@ -79,13 +79,13 @@ class Sizes:
 SIZES = {
     Scale.SMOKE: Sizes(
         PlantedSizes(48, 160, 4000, 2000, 120, (0.06, 0.1)),
-        DiffSizes(PairSizes(SMALL, 16, 2, 256, 0, 32, 8, 6, 6, 3e-3, 1e-3), 40, 64, 4, 128, 60, 24)),
+        DiffSizes(PairSizes(SMALL, 16, 2, 256, 0, 32, 8, 6, 6, 3e-3, 1e-3), 40, 64, 4, 128, 60, 24, 8)),
     Scale.DEFAULT: Sizes(
         PlantedSizes(48, 256, 60_000, 20_000, 4000, (0.06, 0.075, 0.09, 0.11)),
-        DiffSizes(PairSizes(SMALL, 64, 4, 2048, 1, 64, 16, 200, 300, 4e-3, 4e-3), 1500, 1024, 16, 256, 3000, 200)),
+        DiffSizes(PairSizes(SMALL, 64, 4, 2048, 1, 64, 16, 200, 300, 4e-3, 4e-3), 1500, 1024, 16, 256, 3000, 200, 8)),
     Scale.FULL: Sizes(
         PlantedSizes(48, 256, 60_000, 20_000, 16_000, (0.06, 0.075, 0.09, 0.11)),
-        DiffSizes(PairSizes(REAL, 576, 30, 49_152, 14, 128, 8, 0, 80, 0.0, 2e-5), 1600, 4608, 32, 1024, 1600, 200)),
+        DiffSizes(PairSizes(REAL, 576, 30, 49_152, 14, 128, 8, 0, 80, 0.0, 2e-5), 1600, 4608, 32, 1024, 1600, 200, 50)),
 }
 
 
