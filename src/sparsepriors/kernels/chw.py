@@ -95,6 +95,11 @@ class PackedCHW(Packed):
         """Where the weights are."""
         return self.values.device
 
+    @functools.cached_property
+    def is_cpu(self) -> bool:
+        """Whether they are on the CPU."""
+        return self.values.is_cpu
+
     @property
     def nnz(self) -> int:
         """Weights that are not zero."""

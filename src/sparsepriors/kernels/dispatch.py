@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import threading
 from collections.abc import Iterator
@@ -25,6 +24,8 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 NATIVE, WHY_NOT = _load()
+_SETS: tuple[str, ...] = () if NATIVE is None else tuple(NATIVE.instruction_sets())
+_FIRST = _SETS[0] if _SETS else "reference"
 _REALS = (torch.float32, torch.float64)
 # No wider vector makes these faster.
 _PORTABLE_ONLY = ("csc_combination", "csc_gram", "csc_products", "topk_levels", "topk_mask")
@@ -138,18 +139,13 @@ def names() -> tuple[str, ...]:
 
 def instruction_sets() -> tuple[str, ...]:
     """Code paths that this processor runs, the fastest first; none without the compiled module."""
-    return () if NATIVE is None else _instruction_sets(NATIVE)
-
-
-@functools.cache
-def _instruction_sets(native: ModuleType) -> tuple[str, ...]:
-    return tuple(native.instruction_sets())
+    return () if NATIVE is None else _SETS
 
 
 def code_path(instruction_set: str | None) -> str:
     """The instruction set of this name, or the first for None; `ValueError` if it is not to be had here."""
     if instruction_set is None:   # every call of every kernel comes by here
-        return "reference" if NATIVE is None else _instruction_sets(NATIVE)[0]
+        return _FIRST
     return _checks.one_of("instruction_set", instruction_set, instruction_sets())
 
 

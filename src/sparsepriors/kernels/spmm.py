@@ -51,27 +51,34 @@ def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = ma
     """
     if not isinstance(packed, PackedCHW):
         raise TypeError(f"packed must be PackedCHW, got {type(packed).__name__}")
-    if not isinstance(x, Tensor) or x.dtype != torch.float32:
+    if not isinstance(x, Tensor) or x.dtype is not torch.float32:
         raise TypeError(f"x must be a float32 tensor, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
     shape = x.shape
     if len(shape) < 3 or shape[1] != packed.channels:
         raise ValueError(f"x must have shape (batch, {packed.channels}, *pixels), got {tuple(shape)}")
-    if x.device != packed.device:
+    on_cpu = x.is_cpu and packed.is_cpu   # known sooner than whether two devices are the same
+    if not on_cpu and x.device != packed.device:
         raise ValueError(f"x must be on {packed.device} like the weights, got {x.device}")
     if not lo <= hi:
         raise ValueError(f"lo must be at most hi, got {lo} and {hi}")
-    path = code_path(instruction_set)
-    images, _, *pixels = shape
+    path, native = code_path(instruction_set), dispatch.NATIVE
+    images, outputs = shape[0], packed.outputs
     if out is not None:
-        _checked_out(out, x, (images, packed.outputs, *pixels))
-    native = dispatch.NATIVE if x.is_cpu else None
-    if native is None or (x.requires_grad and torch.is_grad_enabled()):
+        _checked_out(out, x, (images, outputs, *shape[2:]))
+    if native is None or not on_cpu or (x.requires_grad and torch.is_grad_enabled()):
         return reference.spmm_chw(x, packed, lo, hi, out)
     x = x.contiguous()
-    # A list of sizes takes torch half as long again.
-    y = x.new_empty(images, packed.outputs, *pixels) if out is None else out
-    native.spmm_chw(packed.compiled, x.data_ptr(), images, math.prod(pixels), lo, hi, y.data_ptr(),
-                    torch.get_num_threads(), path)
+    # Torch reads sizes sooner when each is written out than when they come in a list, or in a tuple.
+    if out is not None:
+        y = out
+    elif len(shape) == 3:
+        y = x.new_empty(images, outputs, shape[2])
+    elif len(shape) == 4:
+        y = x.new_empty(images, outputs, shape[2], shape[3])
+    else:
+        y = x.new_empty(images, outputs, *shape[2:])
+    native.spmm_chw(packed.compiled, x.data_ptr(), images, lo, hi, y.data_ptr(), y.numel(), torch.get_num_threads(),
+                    path)
     return y
 
 

@@ -45,7 +45,7 @@ class SpmmCosts(Described):
     per core); `calibrate` measures the machine at hand.
     """
 
-    call: float = 3_300.0
+    call: float = 2_800.0
     weight: tuple[float, float, float] = (0.44, 0.31, 0.25)
     read: float = 0.0
     write: float = 1.7

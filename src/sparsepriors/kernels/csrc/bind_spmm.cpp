@@ -167,16 +167,17 @@ void narrow(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, con
     });
 }
 
-// x [images][channels][pixels] and y [images][outputs][pixels] come as addresses, which kernels/spmm.py answers for:
-// handing over two arrays takes as long as a small layer.
-void spmm_chw(const SpmmWeights& w, uintptr_t x, size_t images, size_t pixels, float lo, float hi, uintptr_t y,
+// x [images][channels][pixels] and y [images][outputs][pixels], of `size` entries, come as addresses, which
+// kernels/spmm.py answers for: handing over two arrays takes as long as a small layer.
+void spmm_chw(const SpmmWeights& w, uintptr_t x, size_t images, float lo, float hi, uintptr_t y, size_t size,
               size_t threads, const std::string& isa) {
     const SpmmKernels& kernels = chosen(isa).spmm;
     Spmm s = w.plain;
     s.lo = lo, s.hi = hi;
     const float* from = reinterpret_cast<const float*>(x);
     float* to = reinterpret_cast<float*>(y);
-    if (!images || !pixels) return;
+    if (!size) return;
+    const size_t pixels = size / (images * w.outputs);
     threads = std::clamp<size_t>(w.values.size() * images * pixels / kThreadWork, 1, std::max<size_t>(threads, 1));
     const Unlocked unlocked;
     (pixels < kernels.width ? narrow : wide)(kernels, w, s, from, images, pixels, to, threads);

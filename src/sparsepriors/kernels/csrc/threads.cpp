@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <signal.h>
 
-#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -12,7 +11,6 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
-#include <vector>
 
 namespace sparsepriors {
 namespace {
@@ -39,13 +37,24 @@ void look_for(const Condition& holds) {
     } while (std::chrono::steady_clock::now() < end);
 }
 
+// The pool's mutex is held for moments, often by a thread that has just made another one look at it: to sleep until it is
+// free takes longer than many kernels.
+void take(std::unique_lock<std::mutex>& lock) {
+    for (int i = 0; i < 100; ++i) {
+        if (lock.try_lock()) return;
+        rest();
+    }
+    lock.lock();
+}
+
 // One call of `together`, which lives on the caller's stack. The pool's mutex guards all that changes; `running` is
 // looked at without it, too.
-struct Job {
-    const std::function<void(size_t)>& run;
+struct alignas(kAlignment) Job {
+    const std::function<void(size_t)> run;
     const size_t threads;            // that may take part
     size_t joined = 1;               // that took part until now
     std::atomic<size_t> running{0};  // of the pool, that have not ended
+    Job* next = nullptr;             // in the pool's list
     std::exception_ptr thrown = nullptr;
 
     std::exception_ptr attempt(size_t thread) const {
@@ -79,31 +88,37 @@ class Pool {
    public:
     // The caller waits for threads that joined, never for one to join: a pool that is busy or asleep costs little.
     void run(Job& job) {
-        std::unique_lock<std::mutex> lock(mutex_);
+        std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
+        take(lock);
         grow(job.threads - 1);
-        jobs_.push_back(&job);
-        posted_.store(posted_ + 1, std::memory_order_release);
+        job.next = jobs_;
+        jobs_ = &job;
         const size_t awake = looking_;
         lock.unlock();
+        posted_.fetch_add(1, std::memory_order_release);
         for (size_t t = awake + 1; t < job.threads; ++t) work_.notify_one();
         const std::exception_ptr thrown = job.attempt(0);
-        lock.lock();
-        jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+        take(lock);
+        Job** link = &jobs_;
+        while (*link != &job) link = &(*link)->next;
+        *link = job.next;
         lock.unlock();
         const auto ended = [&] { return job.running.load(std::memory_order_acquire) == 0; };
         look_for(ended);
-        lock.lock();
+        take(lock);
         end_.wait(lock, ended);
         if (thrown) std::rethrow_exception(thrown);
         if (job.thrown) std::rethrow_exception(job.thrown);
     }
 
    private:
-    std::mutex mutex_;
+    // Every cache line that passes from core to core holds up the start: what the mutex guards lies beside it, and what
+    // waiting threads look at apart, since they would call the line back from who writes beside it.
+    alignas(kAlignment) std::atomic<size_t> posted_{0};  // jobs until now
+    alignas(kAlignment) std::mutex mutex_;
+    Job* jobs_ = nullptr;              // the last one first
+    size_t size_ = 0, looking_ = 0;    // threads, and those of them that are awake without work
     std::condition_variable work_, end_;
-    std::vector<Job*> jobs_;
-    std::atomic<size_t> posted_{0};  // jobs until now
-    size_t size_ = 0, looking_ = 0;  // threads, and those of them that are awake without work
 
     void grow(size_t size) {
         if (size_ >= size) return;
@@ -116,8 +131,9 @@ class Pool {
     }
 
     Job* open() const {
-        const auto found = std::find_if(jobs_.begin(), jobs_.end(), [](Job* j) { return j->joined < j->threads; });
-        return found == jobs_.end() ? nullptr : *found;
+        Job* job = jobs_;
+        while (job && job->joined == job->threads) job = job->next;
+        return job;
     }
 
     [[noreturn]] void serve() {
@@ -128,7 +144,7 @@ class Pool {
                 const size_t seen = posted_;
                 lock.unlock();
                 look_for([&] { return posted_.load(std::memory_order_acquire) != seen; });
-                lock.lock();
+                take(lock);
                 --looking_;
             }
             work_.wait(lock, [&] { return open(); });
@@ -137,7 +153,7 @@ class Pool {
             ++job.running;
             lock.unlock();
             const std::exception_ptr thrown = job.attempt(thread);
-            lock.lock();
+            take(lock);
             if (thrown) job.thrown = thrown;
             if (--job.running == 0) end_.notify_all();  // from here on the job may be gone
         }
