@@ -1,4 +1,4 @@
-"""Choose the learning rates of the DSEE experiment, with as many trials for full fine-tuning as for all adapters.
+"""Choose the learning rates of the DSEE experiment: as many trials for everything and for biases as for all adapters.
 
 The adapters share theirs, so that they differ in nothing but the update: the best mean of LoRA and DSEE is taken.
 Sentences of CLINC150, which the experiment does not use, are dealt into training and validation parts of the
@@ -13,13 +13,14 @@ import torch
 
 from sparsepriors import _files
 from sparsepriors.data import Intents, intents
+from sparsepriors.language import bitfit
 from sparsepriors.papers._dsee_arms import TUNING, Task, supports, task_of
 from sparsepriors.papers.dsee import HALF, SIZES, Sizes
 from sparsepriors.runs import Scale
 
 SEED = 100
 HEADS = (0.003, 0.01, 0.03)
-GRID = {"full": (1e-4, 2e-4), "lora": (1e-3, 3e-3), "dsee": (1e-3, 3e-3)}
+GRID = {"full": (1e-4, 2e-4), "biases": (1e-3, 3e-3), "lora": (1e-3, 3e-3), "dsee": (1e-3, 3e-3)}
 
 
 def main() -> None:
@@ -33,12 +34,14 @@ def main() -> None:
     for family, rates in GRID.items():
         for rate in rates:
             model = task.classifier(SEED)
-            if family != "full":
+            if family == "biases":
+                bitfit(model)
+            elif family != "full":
                 model = task.adapted(SEED, sizes.rank, places if family == "dsee" else None).model
             found = task.learn(model, SEED, sizes.epochs, {"encoder": rate, "head": head})
             tried.setdefault(family, []).append({"head": head, "encoder": rate, "accuracy": found})
             print(family, rate, found, flush=True)
-    chosen = {family: _best(tried[family]) for family in ("head", "full")}
+    chosen = {family: _best(tried[family]) for family in ("head", "full", "biases")}
     adapters = [{**a, "accuracy": (a["accuracy"] + b["accuracy"]) / 2}
                 for a, b in zip(tried["lora"], tried["dsee"], strict=True)]
     chosen["adapter"] = _best(adapters)

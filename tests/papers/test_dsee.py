@@ -12,8 +12,8 @@ from sparsepriors.runs import Scale
 def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
     rows, claims = smoke("dsee", "arms")
     arms = {row["arm"]: row for row in rows}
-    assert set(arms) == {"full", "head alone", "LoRA, rank 1", "LoRA, rank 4", "rank 1, grebsmo", "rank 1, random",
-                         "DSEE", "pruned by ABS", "pruned by WABS", "pruned by W", "pruned by random",
+    assert set(arms) == {"full", "head alone", "BitFit", "LoRA, rank 1", "LoRA, rank 4", "rank 1, grebsmo",
+                         "rank 1, random", "DSEE", "pruned by ABS", "pruned by WABS", "pruned by W", "pruned by random",
                          "heads and neurons cut", "planted parts"}
     for row in rows:
         if "zero_targets" in row:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsepriors.language import bitfit
 from sparsepriors.papers._dsee_arms import (
     Task,
     banking,
@@ -52,6 +53,8 @@ PAPER = Paper(
               "the better of full fine-tuning and LoRA", margin=-0.03),
         Claim("over-head", f"At least 2 points above a trained head alone ({_SHARE})", "not reported", "head alone",
               margin=0.02),
+        Claim("near-bitfit", f"Within 2 points of training the biases and the head ({_SHARE})", "own comparison",
+              "BitFit", margin=-0.02),
         Claim("few-trained", "At most 0.5 % of the numbers are trained, the head included (share of all numbers)",
               "0.5 % (592.9 K in BERT-base)", "0.5 %", better="lower"),
         Claim("entries-help", f"At rank 1, 256 entries a matrix help ({_SHARE})", "ablation, size not seen",
@@ -187,12 +190,16 @@ def _tune(run: Run, task: Task, sizes: Sizes, seed: int) -> Tuned:
         tuner = task.adapted(seed, rank, indices)
         note(arm, trained_share(tuner), lambda: task.learn(tuner.model, seed, sizes.epochs, rates["adapter"]))
 
-    with run.progress(5 + len(sizes.supports) + sizes.control, "fine-tuning") as bar:
+    with run.progress(6 + len(sizes.supports) + sizes.control, "fine-tuning") as bar:
         head = sum(p.numel() for p in task.classifier(seed).head.parameters())
         whole = head + sum(p.numel() for p in task.encoder.parameters())
         note("full", 1.0, lambda: task.learn(task.classifier(seed), seed, sizes.epochs, rates["full"]))
         bar.advance()
         note("head alone", head / whole, lambda: task.learn_head(seed, sizes.epochs, rates["head"]))
+        bar.advance()
+        biases = task.classifier(seed)
+        share = sum(p.numel() for p in bitfit(biases).values()) / whole
+        note("BitFit", share, lambda: task.learn(biases, seed, sizes.epochs, rates["biases"]))
         bar.advance()
         for rank in (1, sizes.rank, *((sizes.rank + 1,) if sizes.control else ())):
             adapted(f"LoRA, rank {rank}", rank, None)
@@ -281,8 +288,8 @@ def _judge(run: Run, tuned: Tuned, pruned: dict[tuple[str, float], dict[str, Any
     half = {score: pruned[score, HALF]["accuracy"] for score in ("ABS", "WABS", "W", "random")}
     for claim, measured, baseline in (
             ("near-lora", ours, lora), ("near-full", ours, max(arms["full"], lora)),
-            ("over-head", ours, arms["head alone"]), ("few-trained", tuned.share, 0.005),
-            ("entries-help", arms["rank 1, grebsmo"], arms["LoRA, rank 1"]),
+            ("over-head", ours, arms["head alone"]), ("near-bitfit", ours, arms["BitFit"]),
+            ("few-trained", tuned.share, 0.005), ("entries-help", arms["rank 1, grebsmo"], arms["LoRA, rank 1"]),
             ("grebsmo-places", arms["rank 1, grebsmo"], arms["rank 1, random"]),
             ("prune-20", pruned["ABS", FIFTH]["accuracy"], ours), ("weights-over-random", half["W"], half["random"]),
             ("updated-over-random", half["WABS"], half["random"]), ("updates-over-weights", half["ABS"], half["W"]),
