@@ -27,14 +27,12 @@ inline void copy_first(float* to, const float* from, size_t count) {
 
 void spmm_panel(const float* x, size_t channels, size_t stride, size_t vectors, size_t last, size_t tail_pixels,
                 float* panel) {
-    const float* from = x;
-    for (size_t c = 0; c < channels; ++c, from += stride, panel += kWidth) {
-        for (size_t v = 0; v + 1 < vectors; ++v, panel += kWidth) store(panel, load(from + v * kWidth));
-        store(panel, load(from + last));
+    float* tails = panel + channels * vectors * kWidth;
+    for (size_t c = 0; c < channels; ++c, x += stride, panel += kWidth, tails += tail_pixels) {
+        for (size_t v = 0; v + 1 < vectors; ++v, panel += kWidth) store(panel, load(x + v * kWidth));
+        store(panel, load(x + last));
+        if (tail_pixels) copy_first(tails, x + vectors * kWidth, tail_pixels);
     }
-    if (!tail_pixels) return;
-    for (size_t c = 0; c < channels; ++c, x += stride, panel += tail_pixels)
-        copy_first(panel, x + vectors * kWidth, tail_pixels);
 }
 
 template <class V>

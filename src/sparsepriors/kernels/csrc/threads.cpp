@@ -37,8 +37,8 @@ void look_for(const Condition& holds) {
     } while (std::chrono::steady_clock::now() < end);
 }
 
-// The pool's mutex is held for moments, often by a thread that has just made another one look at it: to sleep until it is
-// free takes longer than many kernels.
+// The pool's mutex is held for moments, often by a thread that has just made another one look at it: to sleep until it
+// is free takes longer than many kernels.
 void take(std::unique_lock<std::mutex>& lock) {
     for (int i = 0; i < 100; ++i) {
         if (lock.try_lock()) return;
