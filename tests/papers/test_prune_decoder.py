@@ -6,7 +6,7 @@ from sparsepriors.runs import Scale
 
 
 def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
-    rows, claims = smoke("prune-decoder", "perplexity")
+    rows, claims = smoke("prune-decoder", "perplexity", "calibration")
     read = {(r["method"], r["pattern"]): r for r in rows if "part" not in r}
     assert len(read) == 1 + 3 + 2 * 2
     for (_, pattern), row in read.items():
@@ -16,7 +16,11 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke
     packed = next(r for r in rows if r.get("part") == "packed")
     assert packed["bytes"] < packed["bytes_dense"] <= packed["model_bytes_dense"]
     assert packed["model_bytes_dense"] - packed["model_bytes"] == packed["bytes_dense"] - packed["bytes"]
+    assert packed["zeros_nats"] == read[prune_decoder.PACKED]["nats"]
     assert claims["packed-reads-alike"]["ours"] == pytest.approx(claims["packed-reads-alike"]["baseline"], abs=0.01)
+    costs = {(r["method"], r["windows"]): r["cost"] for r in rows if r.get("part") == "calibration"}
+    assert set(costs) == {(m, n) for m in ("Wanda", "SparseGPT") for n in (1, 2)}
+    assert costs["SparseGPT", 1] != costs["SparseGPT", 2]
 
 
 def test_methods_compare_the_weights_that_their_papers_compare():

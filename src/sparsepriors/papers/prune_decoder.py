@@ -1,7 +1,7 @@
 """Frantar and Alistarh (2023), Sun et al. (2024): a language model pruned in one shot, with and without reading text.
 
 SmolLM2-135M is pruned by magnitude, by Wanda and by SparseGPT, in free positions and N:M, each calibrated on text of
-its own, and reads text that no other seed reads. The 2:4 model then runs on packed weights.
+its own, and reads text that no other seed reads. The 2:4 model of SparseGPT then runs on packed weights.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sparsepriors.networks.calibrated import LayerPruner, MagnitudePruning, SparseGPT, Wanda
 from sparsepriors.networks.packed_linear import pack_nm_model
+from sparsepriors.papers import _half_cost
 from sparsepriors.papers._axes import plain_ticks
 from sparsepriors.papers._reading import load_model, windows
 from sparsepriors.priors.patterns import NM, Pattern, Unstructured
@@ -63,6 +64,9 @@ PAPER = Paper(
 METHODS: dict[str, LayerPruner] = {"magnitude": MagnitudePruning(), "Wanda": Wanda(), "SparseGPT": SparseGPT()}
 JUDGED = ("50", "2:4")
 """Patterns of the claims: a percentage of zeros in free positions, or N:M."""
+PACKED = ("SparseGPT", "2:4")
+"""Method and pattern of the model that runs on packed weights."""
+_PUBLISHED_COST = math.log(28.92 / 22.42)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Sizes:
         Patterns for magnitude pruning, on the first seed; the others have those of the claims.
     calibrated
         The same for Wanda and SparseGPT.
+    counts
+        Windows that calibrate where the first seed measures what more of them are worth.
     """
 
     length: int
@@ -86,13 +92,14 @@ class Sizes:
     windows: int
     magnitude: tuple[str, ...]
     calibrated: tuple[str, ...]
+    counts: tuple[int, ...]
 
 
 _ALL = ("10", "20", "30", "40", "50", "60", "70", "4:8", "2:4")
 SIZES = {
-    Scale.SMOKE: Sizes(48, 2, 1, ("20", "50", "2:4"), JUDGED),
-    Scale.DEFAULT: Sizes(512, 4, 2, _ALL, ("30", "50", "70", "4:8", "2:4")),
-    Scale.FULL: Sizes(2048, 16, 4, _ALL, _ALL),
+    Scale.SMOKE: Sizes(48, 2, 1, ("20", "50", "2:4"), JUDGED, (1, 2)),
+    Scale.DEFAULT: Sizes(512, 4, 2, _ALL, ("30", "50", "70", "4:8", "2:4"), (1, 4, 16, 64)),
+    Scale.FULL: Sizes(2048, 16, 4, _ALL, _ALL, (1, 4, 16)),
 }
 
 
@@ -118,20 +125,27 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     seen = windows(tokenizer, sizes.length, sizes.calibration, seed, "valid")
     text = windows(tokenizer, sizes.length, sizes.windows, seed)
     todo = list(arms(sizes, first=scale is Scale.FULL or seed == PAPER.seeds[0]))
-    nats: dict[tuple[str, str], float] = {}
-    with run.progress(len(todo) + 2, "pruning and reading") as bar:
+    counts = sizes.counts if seed == PAPER.seeds[0] else ()
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    with run.progress(1 + len(todo) + (2 * len(counts) + 1 if counts else 0), "pruning and reading") as bar:
         dense = run.once("dense", lambda: _read(model, text))
         run.log(method="dense", pattern="dense", sparsity=0.0, **dense)
         bar.advance()
         for method, pattern in todo:
-            found = run.once(f"{method}-{pattern.replace(':', '-')}",
-                             lambda method=method, pattern=pattern: _unit(model, method, pattern, seen, text))
-            run.log(method=method, pattern=pattern, **found)
-            nats[method, pattern] = found["nats"]
+            found[method, pattern] = run.once(
+                f"{method}-{pattern.replace(':', '-')}",
+                lambda method=method, pattern=pattern: _unit(model, method, pattern, seen, text))
+            run.log(method=method, pattern=pattern, **found[method, pattern]["read"])
             bar.advance()
-        packed = run.once("packed", lambda: _packed(model, text[:1]))
-        run.log(method="magnitude", pattern="2:4", sparsity=0.5, part="packed", **packed)
-        bar.advance()
+        if counts:
+            costs = _half_cost.measure(
+                run, model, windows(tokenizer, sizes.length, max(counts), seed, "valid"),
+                windows(tokenizer, sizes.length, sizes.windows * len(PAPER.seeds), seed), counts, sizes.calibration,
+                bar.advance)
+            _half_cost.draw(run, costs, sizes.length, _PUBLISHED_COST)
+    nats = {arm: unit["read"]["nats"] for arm, unit in found.items()}
+    packed = found[PACKED]["packed"]
+    run.log(method=PACKED[0], pattern=PACKED[1], sparsity=0.5, part="packed", zeros_nats=nats[PACKED], **packed)
     for pattern in JUDGED:
         name = pattern.replace(":", "-")
         run.claim(f"wanda-over-magnitude-{name}", ours=nats["Wanda", pattern], baseline=nats["magnitude", pattern])
@@ -139,7 +153,7 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     run.claim("free-over-2-4", ours=nats["SparseGPT", "50"], baseline=nats["SparseGPT", "2:4"])
     run.claim("half-cost", ours=nats["SparseGPT", "50"], baseline=dense["nats"])
     run.claim("packed-bytes", ours=packed["bytes_share"], baseline=0.57)
-    run.claim("packed-reads-alike", ours=packed["nats"], baseline=packed["zeros_nats"])
+    run.claim("packed-reads-alike", ours=packed["nats"], baseline=nats[PACKED])
     _draw(run, dense["perplexity"], nats)
 
 
@@ -148,7 +162,8 @@ def _unit(model: Any, method: str, pattern: str, seen: Tensor, text: Tensor) -> 
 
     pruned = copy.deepcopy(model)
     done = prune_blocks(pruned, pattern_of(pattern, method), seen, method=METHODS[method])
-    return {"sparsity": 1 - done.report.density, **_read(pruned, text)}
+    found = {"read": {"sparsity": 1 - done.report.density, **_read(pruned, text)}}
+    return found if (method, pattern) != PACKED else {**found, "packed": _pack(model, pruned, text)}
 
 
 def _read(model: Any, text: Tensor) -> dict[str, Any]:
@@ -158,18 +173,12 @@ def _read(model: Any, text: Tensor) -> dict[str, Any]:
     return {"nats": math.log(found.value), "perplexity": found.value, "tokens": found.tokens}
 
 
-def _packed(model: Any, text: Tensor) -> dict[str, Any]:
-    """Bytes of the packed matrices, and what the model reads on them and on the same weights with their zeros."""
-    from sparsepriors.language import prune_blocks
-
-    pruned = copy.deepcopy(model)
-    prune_blocks(pruned, NM(2, 4), method=MagnitudePruning())
-    zeros = _read(pruned, text)["nats"]
+def _pack(model: Any, pruned: Any, text: Tensor) -> dict[str, Any]:
+    """Pack the pruned model, in place: bytes of the packed matrices, and what the model reads on them."""
     layers = [layer for layer in pack_nm_model(pruned, 2, 4) if layer.packed]
     held, dense = sum(layer.nbytes for layer in layers), sum(layer.dense_bytes for layer in layers)
     return {"layers": len(layers), "bytes": held, "bytes_dense": dense, "bytes_share": held / dense,
-            "model_bytes": _bytes(pruned), "model_bytes_dense": _bytes(model), "zeros_nats": zeros,
-            **_read(pruned, text)}
+            "model_bytes": _bytes(pruned), "model_bytes_dense": _bytes(model), **_read(pruned, text)}
 
 
 def _bytes(model: nn.Module) -> int:
