@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -6,14 +7,14 @@ import transformers
 
 from sparsepriors import _files
 from sparsepriors.language.finetune import DPO
-from sparsepriors.papers import _rl_arms, _rl_real, get, rl_subnetworks
+from sparsepriors.papers import _rl_arms, _rl_real, _rl_variants, get, rl_subnetworks
 from sparsepriors.papers._rl_real import RealSizes, measure_checkpoints, measure_smollm2
 from sparsepriors.runs import Run, Scale
 
 
 @pytest.mark.slow
 def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
-    rows, claims = smoke("rl-subnetworks", "sparsity", "matrices", "dynamics")
+    rows, claims = smoke("rl-subnetworks", "sparsity", "matrices", "dynamics", "variants")
     trained = [r for r in rows if r["part"] == "training"]
     assert {r["method"] for r in trained} == set(_rl_arms.METHODS)
     for row in trained:
@@ -21,9 +22,31 @@ def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke
         assert row["fp32"] <= row["bf16"]
         assert 0 < row["travel"] < 1.5
     assert claims["over-random"]["ours"] > claims["over-random"]["baseline"]
+    variants = {r["method"]: r for r in rows if r["part"] == "variant"}
+    assert len(variants) == 7
+    assert all(0 <= r["floor"] <= r["bf16"] <= 1 and 0 <= r["agreement"] < 1 for r in variants.values())
+    assert claims["bf16-throughout"]["ours"] > claims["bf16-throughout"]["baseline"]
     overlaps = [r for r in rows if r["part"] == "overlap"]
     assert {r["other"] for r in overlaps} == {"seed", "data", "method"}
     assert all(r["matched"] >= r["chance"] for r in overlaps)
+
+
+def test_variants_differ_from_the_training_beside_them_in_one_thing():
+    bench = _rl_arms.Bench(rl_subnetworks.SIZES[Scale.SMOKE], 0)
+    found = _rl_variants.variants(bench, bench.own(bench.policy().state_dict()))
+    plain = _rl_variants.Variant(bench.method("grpo", 0, {}), beside="")
+    differences = {}
+    for name, variant in found.items():
+        other = found[variant.beside] if variant.beside in found else dataclasses.replace(
+            plain, method=bench.method(variant.beside, 0, {}))
+        assert type(variant.method) is type(other.method)
+        differences[name] = {f.name for one, two in ((variant, other), (variant.method, other.method))
+                             for f in dataclasses.fields(one) if f.name in ("clip", "dtype", "beta", "epochs")
+                             and getattr(one, f.name) != getattr(two, f.name)}
+    assert differences == {
+        "KL": {"beta"}, "gradients not clipped": {"clip"}, "KL, gradients not clipped": {"clip"},
+        "4 steps a draw": {"epochs"}, "4 steps a draw, ratios not clipped": {"clip"},
+        "bfloat16 throughout": {"dtype"}, "imitated additions, bfloat16 throughout": {"dtype"}}
 
 
 def test_all_methods_of_a_seed_begin_at_one_start_and_halves_do_not_meet():

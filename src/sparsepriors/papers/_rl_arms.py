@@ -40,6 +40,7 @@ EXPONENTS = (8, 6, 5, 4)
 """Of the tolerances, as powers of a tenth."""
 
 _STOP = CHARACTERS.index(".")
+_LONG = 0.99   # a norm that was clipped to 1 is a little below it
 
 
 @dataclass(frozen=True)
@@ -174,23 +175,29 @@ class Bench:
         return DPO(other.answers(problems), other.answered(problems, other.gold(problems.roll(1, 0))), s.answers)
 
     def train(self, start: Mapping[str, Tensor], method: Method, rate: float, *, draw: int = 0,
-              mask: UpdateMask | None = None, snapshots: bool = False,
+              mask: UpdateMask | None = None, snapshots: bool = False, clip: float | None = 1.0,
               dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Fine-tune from the start: final weights in float32 under ``final/``, copies in bfloat16 under ``step-N/``.
 
-        ``dtype`` is that of the weights and moments while they are trained.
+        ``clip`` is the largest norm of the gradients, ``dtype`` that of the weights and moments while they are trained.
         """
         model, found, s = self.policy(start).to(dtype), dict[str, Tensor](), self.sizes
+        norms: list[Tensor] = []
+
+        class Norms(Hook):
+            def after_backward(self, loop: TrainLoop) -> None:
+                squares = [p.grad.float().square().sum() for p in model.parameters() if p.grad is not None]
+                norms.append(torch.stack(squares).sum().sqrt())
 
         class Copies(Hook):
             def after_step(self, loop: TrainLoop) -> None:
                 if loop.step % s.snapshots == 0:
                     found.update({f"step-{loop.step:04d}/{n}": w for n, w in snapshot(model).items()})
 
-        done = finetune(model, method, steps=s.steps, lr=rate, warmup=s.warmup, mask=mask,
-                        generator=self.generator(10 + draw), hooks=[Copies()] if snapshots else [])
+        done = finetune(model, method, steps=s.steps, lr=rate, warmup=s.warmup, mask=mask, clip=clip,
+                        generator=self.generator(10 + draw), hooks=[Norms(), Copies()] if snapshots else [Norms()])
         found |= {f"final/{n}": w for n, w in snapshot(model, torch.float32).items()}
-        return found | {"loss": torch.tensor(done.trace["loss"])}
+        return found | {"loss": torch.tensor(done.trace["loss"]), "norm": torch.stack(norms)}
 
     def rates(self, rate: float) -> list[float]:
         """Learning rate of every step."""
@@ -211,7 +218,8 @@ class Bench:
                 "floor": floor.sure, "nominal_floor": floor.nominal, "drift": floor.nominal_drift,
                 "travel": moved / floor.nominal_drift,
                 "by_matrix": in_bf16.by_matrix, "accuracy": self.accuracy(self.final(trained)),
-                "loss": float(trained["loss"][-10:].mean())}
+                "loss": float(trained["loss"][-10:].mean()),
+                "long_gradients": float((trained["norm"] > _LONG).double().mean())}
 
 
 def _mean(parts: list[Tensor]) -> float:
@@ -232,12 +240,16 @@ def same_model(start: Mapping[str, Tensor], full: Mapping[str, Tensor], alone: M
 
 
 def common(start: Mapping[str, Tensor], first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, float]:
-    """Overlap of two trainings' changed entries in bfloat16, with both kinds of chance, the mean over directions."""
-    found = overlap(changed(start, first), changed(start, second), start)
+    """Overlap of two trainings' changed entries in bfloat16, with both kinds of chance, the mean over directions.
+
+    ``gap`` is how far their sparsities are apart.
+    """
+    one, two = changed(start, first), changed(start, second)
+    found = overlap(one, two, start)
     assert found.matched_of_first is not None
     assert found.matched_of_second is not None
     return {"overlap": (found.of_first + found.of_second) / 2, "of_first": found.of_first,
-            "of_second": found.of_second, "jaccard": found.jaccard,
+            "of_second": found.of_second, "jaccard": found.jaccard, "gap": abs(one.density - two.density),
             "chance": (found.chance_of_first + found.chance_of_second) / 2,
             "matched": (found.matched_of_first + found.matched_of_second) / 2}
 
@@ -260,6 +272,12 @@ def dynamics(start: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> dict
     found = trajectory([start, *(part(trained, step) for step in steps)])
     return {"steps": [int(step.removeprefix("step-")) for step in steps], "from_start": list(found.from_start),
             "between": list(found.between), "ever": found.ever, "cancelled": found.cancelled}
+
+
+def agreement(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    """Share of the entries that two trainings left the same in bfloat16."""
+    one, two = ({n: w.to(torch.bfloat16) for n, w in part(x, "final").items()} for x in (first, second))
+    return update_report(one, two).exact_sparsity
 
 
 def changed(start: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> UpdateMask:

@@ -72,3 +72,19 @@ def draw_dynamics(path: dict[str, Any]) -> Figure:
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
     return fig
+
+
+def draw_variants(reward: dict[str, Any], others: dict[str, dict[str, Any]]) -> Figure:
+    """Sparsity of other ways to reward beside that of the plain one."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(7, 3.2), layout="constrained")
+    axis = fig.subplots()
+    names = list(others)[::-1]
+    bars = axis.barh(names, [others[name]["bf16"] for name in names], 0.6, color="#1b4965")
+    axis.bar_label(bars, fmt="%.3f", fontsize=8, padding=2)
+    axis.axvline(reward["bf16"], color="#c1121f", lw=1, ls=":", label=f"reward, {reward['bf16']:.3f}")
+    axis.set(xlabel="share of unchanged entries, bfloat16", xlim=(0, 1.08))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    return fig
