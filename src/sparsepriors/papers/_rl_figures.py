@@ -82,9 +82,9 @@ def draw_variants(reward: dict[str, Any], others: dict[str, dict[str, Any]]) -> 
     axis = fig.subplots()
     names = list(others)[::-1]
     bars = axis.barh(names, [others[name]["bf16"] for name in names], 0.6, color="#1b4965")
-    axis.bar_label(bars, fmt="%.3f", fontsize=8, padding=2)
-    axis.axvline(reward["bf16"], color="#c1121f", lw=1, ls=":", label=f"reward, {reward['bf16']:.3f}")
-    axis.set(xlabel="share of unchanged entries, bfloat16", xlim=(0, 1.08))
+    axis.bar_label(bars, fmt="%.3f", fontsize=8, padding=-32, color="white")
+    axis.axvline(reward["bf16"], color="#c1121f", lw=1.2, ls=":", label=f"reward, {reward['bf16']:.3f}")
+    axis.set(xlabel="share of unchanged entries, bfloat16", xlim=(0, 1))
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
     return fig
