@@ -78,6 +78,7 @@ def test_a_classifier_learns_by_its_biases():
      "no module named 'q_proj' has a bias; those that have are LayerNorm, dense, key, query, value"),
     (lambda: build("bert"), {"targets": ("word_embeddings",)}, ValueError, "no module named 'word_embeddings'"),
     (lambda: build("bert"), {"targets": "query"}, TypeError, "targets must be names of modules, got 'query'"),
+    (lambda: build("bert"), {"targets": ()}, TypeError, r"targets must be names of modules, got \(\)"),
     (lambda: build("bert"), {"trained": ("top",)}, ValueError, "no module is named 'top'"),
 ])
 def test_what_cannot_be_trained_is_refused_and_leaves_the_model_alone(model, options, error, message):

@@ -45,7 +45,7 @@ def bitfit(model: nn.Module, targets: Sequence[str] | None = None, *,
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(targets, str):
+    if isinstance(targets, str) or (targets is not None and not targets):
         raise TypeError(f"targets must be names of modules, got {targets!r}")
     whole = {id(p) for module in find_trained(model, trained, {}).values() for p in module.parameters()}
     parameters = dict(model.named_parameters())
