@@ -79,18 +79,20 @@ def test_the_same_seed_gives_the_same_bits_and_changes_something(name, policy):
         assert not torch.equal(p, s)
 
 
-def test_the_norm_of_the_gradients_is_clipped_unless_nothing_is_said(policy):
+def test_the_norm_of_the_gradients_is_clipped_unless_there_is_no_limit(policy):
     norms = []
 
     class Norms(Hook):
         def after_backward(self, loop):
             norms.append(float(nn.utils.get_total_norm([p.grad for p in loop.model.parameters()])))
 
-    for clip in (1e-3, None):
+    with torch.no_grad():
+        policy.down.weight.mul_(10)   # gradients that the usual limit would clip
+    for clip in (1e-3, 1.0, None):
         finetune(policy, _METHODS["sft"], steps=1, lr=1e-9, clip=clip, hooks=[Norms()],
                  generator=torch.Generator().manual_seed(0))
-    assert norms[0] == pytest.approx(1e-3, rel=1e-2)
-    assert norms[1] > 0.1
+    assert norms[:2] == pytest.approx([1e-3, 1.0], rel=1e-2)
+    assert norms[2] > 1.1
 
 
 def test_imitation_learns_the_answers_and_reward_is_earned(policy):
