@@ -25,20 +25,36 @@ from sparsepriors.priors.patterns import NM, Pattern, Unstructured
 from sparsepriors.runs import Run, Scale
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+FREE = 0.2
+"""What can go at little cost: so little that more text must be read to see it."""
 
 
 @dataclass(frozen=True)
 class ReaderSizes:
-    """What is read: tokens of a window and windows of a seed; windows that calibrate pruners, and their tokens."""
+    """How much is read.
+
+    Attributes
+    ----------
+    length
+        Tokens of a window.
+    windows, free
+        Windows of a seed, of which every measurement reads the first ``windows`` and that of `FREE` all.
+    calibration, calibration_length
+        Windows that calibrate pruners, and their tokens.
+    """
 
     length: int
     windows: int
+    free: int
     calibration: int
     calibration_length: int
 
 
 def read(run: Run, sizes: ReaderSizes, advance: Callable[[], object]) -> dict[tuple[str, float], float]:
-    """Log-perplexity, nats per token, by method and sparsity; ``("dense", 0.0)`` is the model as it is."""
+    """Log-perplexity, nats per token, by method and sparsity; ``("dense", 0.0)`` is the model as it is.
+
+    Keys ``"dense, all windows"`` and ``"magnitude, all windows"`` are of more text than the others.
+    """
     from sparsepriors.language import block_weights, perplexity, prune_blocks, sparsity_curve
 
     @functools.cache
@@ -47,16 +63,20 @@ def read(run: Run, sizes: ReaderSizes, advance: Callable[[], object]) -> dict[tu
 
     @functools.cache
     def text(split: str) -> torch.Tensor:
-        size = (sizes.length, sizes.windows) if split == "test" else (sizes.calibration_length, sizes.calibration)
+        size = (sizes.length, sizes.free) if split == "test" else (sizes.calibration_length, sizes.calibration)
         return windows(model()[1], *size, run.seed, split)
 
-    def nats(network: Any) -> float:
-        return math.log(perplexity(network, text("test")).value)
+    def nats(network: Any, count: int = sizes.windows) -> float:
+        return math.log(perplexity(network, text("test")[:count]).value)
 
     def curve(sparsities: Sequence[float | Pattern], **options: Any) -> dict[str, Any]:
         found = sparsity_curve(model()[0], nats, sparsities, higher_is_better=False, dense=dense,
                                generator=torch.Generator().manual_seed(run.seed), **options)
         return {"points": [[s, v] for s, v in zip(found.sparsities, found.scores, strict=True)][1:]}
+
+    def free() -> dict[str, Any]:
+        found = sparsity_curve(model()[0], lambda m: nats(m, sizes.free), (FREE,), higher_is_better=False)
+        return dict(zip(("dense", "magnitude"), found.scores, strict=True))
 
     def by_text(method: LayerPruner, dims: int | None) -> Callable[[], dict[str, Any]]:
         return lambda: curve(calibrated, prune=lambda m, s: prune_blocks(
@@ -86,4 +106,9 @@ def read(run: Run, sizes: ReaderSizes, advance: Callable[[], object]) -> dict[tu
             found[method, round(sparsity, 4)] = value
             run.log(part="decoder", method=method, sparsity=sparsity, nats=value, perplexity=math.exp(value))
         advance()
+    more = run.once("read-free", free)
+    for method, sparsity in (("dense", 0.0), ("magnitude", FREE)):
+        value = found[f"{method}, all windows", sparsity] = more[method]
+        run.log(part="free", method=method, sparsity=sparsity, windows=sizes.free, nats=value,
+                perplexity=math.exp(value))
     return found
