@@ -4,7 +4,7 @@ import pytest
 
 
 def test_the_smoke_scale_measures_every_claim_and_resumes_to_the_same_rows(smoke):
-    rows, claims = smoke("essential-sparsity", "reader", "classifiers")
+    rows, claims = smoke("essential-sparsity", "emergence", "reader", "classifiers")
     read = {(r["method"], round(r["sparsity"], 3)): r["nats"] for r in rows if r["part"] == "decoder"}
     assert read["magnitude", 0.1] != read["random", 0.1]
     assert len({read[key] for key in (("N of 8", 0.5), ("N of 4", 0.5), ("Wanda", 0.5), ("magnitude", 0.5))}) == 4

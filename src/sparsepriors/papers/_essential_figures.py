@@ -6,6 +6,7 @@ import math
 
 from sparsepriors.papers._axes import plain_ticks
 from sparsepriors.papers._essential_encoder import Classified
+from sparsepriors.papers._essential_training import Emerged
 from sparsepriors.runs import Run
 
 _STYLES = {"magnitude": ("#1b4965", "o"), "magnitude in each layer": ("#5fa8d3", "s"), "Wanda": ("#2a9d5c", "D"),
@@ -17,7 +18,6 @@ _CURVE = 3   # points that make a curve; fewer are not joined, as what lies betw
 def draw_reader(run: Run, nats: dict[tuple[str, float], float]) -> None:
     """Perplexity over sparsity: all of it on a logarithmic axis, and the part that is free on a plain one."""
     from matplotlib.figure import Figure
-
 
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -72,3 +72,28 @@ def draw_classifiers(run: Run, found: Classified) -> None:
     run.figure("classifiers", figure, "A sentence encoder pruned once and fine-tuned with the mask fixed (left); the "
                "same mask beside that of iterative pruning with rewinding (right).",
                "Accuracy over sparsity on two tasks, and the cosine of masks with lottery tickets")
+
+
+def draw_emergence(run: Run, found: Emerged) -> None:
+    """Nearly zero weights along trainings, and accuracy over sparsity after two objectives."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (share, decay), style in zip(found.shares, ("-", "--", ":"), strict=True):
+        left.plot(found.steps, [100 * v for v in found.shares[share, decay]], style, color="#1b4965",
+                  label=f"{100 * share:g} % of the text, weight decay {decay:g}")
+    left.set(xlabel="step", ylabel="weights nearly zero (%)")
+    left.legend(frameon=False, fontsize=8)
+    for (objective, points), (colour, style) in zip(found.curves.items(), (("#e08e0b", "o-"), ("#2a9d5c", "s-")),
+                                                    strict=True):
+        right.plot([100 * s for s, _ in points], [100 * v for _, v in points], style, color=colour, label=objective)
+    right.set(xlabel="weights of the blocks removed (%)", ylabel="test images right (%)")
+    right.legend(frameon=False, fontsize=8, title="learned first from")
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    run.figure("emergence", figure, "Left: weights of a BERT below a hundredth of the deviation that their matrix had "
+               "at the beginning, along its training on masked words (one seed). Right: a vision transformer that "
+               "learned from labels or by filling in hidden patches, pruned once and fine-tuned alike.",
+               "Share of nearly zero weights over steps, and accuracy over sparsity after two objectives")

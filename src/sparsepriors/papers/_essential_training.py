@@ -28,6 +28,7 @@ _MASKED, _OTHER_WORD, _SAME_WORD = 0.15, 0.1, 0.1
 _RATE = 1e-3
 _PATCHES_HIDDEN = 0.5
 _TAU = 0.01
+_SHOWN = "0.01 std"
 _BLOCKS = Selector(only=("blocks.*",))
 
 
@@ -57,20 +58,44 @@ class TrainingSizes:
     finetuned: int
 
 
-def emerge(run: Run, sizes: TrainingSizes) -> None:
+@dataclass(frozen=True)
+class Emerged:
+    """What was measured.
+
+    Attributes
+    ----------
+    steps
+        At which nearly zero weights were counted.
+    shares
+        Of weights nearer to zero than a hundredth of their first deviation, at these steps, by share of the text and
+        weight decay.
+    curves
+        Sparsity and accuracy after fine-tuning, by objective.
+    """
+
+    steps: list[int]
+    shares: dict[tuple[float, float], list[float]]
+    curves: dict[str, list[list[float]]]
+
+
+def emerge(run: Run, sizes: TrainingSizes) -> Emerged:
     """Counts along trainings on all and on 60 % of a text, with and without weight decay; two objectives on images."""
+    found = Emerged([], {}, {})
     for share, decay in ((1.0, 0.01), (0.6, 0.01), (1.0, 0.0)):
         unit = run.once(f"words-{share:g}-{decay:g}", functools.partial(_words, run, sizes, share, decay))
-        for threshold, curve in unit["shares"].items():
-            for step, value in zip(unit["steps"], curve, strict=True):
-                run.log(part="words", text=share, decay=decay, threshold=threshold, step=step, near_zero=value)
-            start, end, rise = unit["jumps"][threshold]
+        for step, value in zip(unit["steps"], unit["shares"][_SHOWN], strict=True):
+            run.log(part="words", text=share, decay=decay, threshold=_SHOWN, step=step, near_zero=value)
+        for threshold, (start, end, rise) in unit["jumps"].items():
             run.log(part="jump", text=share, decay=decay, threshold=threshold, start=start, end=end, rise=rise,
                     loss=unit["loss"])
+        found.steps[:] = unit["steps"]
+        found.shares[share, decay] = unit["shares"][_SHOWN]
     for objective in ("classes", "hidden patches"):
         unit = run.once(f"images-{objective.replace(' ', '-')}", functools.partial(_images, run, sizes, objective))
         for sparsity, value in unit["points"]:
             run.log(part="images", objective=objective, near_zero=unit["near_zero"], sparsity=sparsity, accuracy=value)
+        found.curves[objective] = unit["points"]
+    return found
 
 
 def _words(run: Run, sizes: TrainingSizes, share: float, decay: float) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Jaiswal et al. (2023): how many of the smallest weights of a trained transformer can go, once and without data.
 
 A small language model is pruned and reads on; a sentence encoder is pruned and fine-tuned to two tasks; the masks are
-compared with those of lottery tickets. At the full scale models are also trained from the beginning, to see when
-weights become nearly zero.
+compared with those of lottery tickets. The first seed also trains models from the beginning, to see when weights become
+nearly zero.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from sparsepriors.papers._essential_encoder import Classified, EncoderSizes, classify
-from sparsepriors.papers._essential_figures import draw_classifiers, draw_reader
+from sparsepriors.papers._essential_figures import draw_classifiers, draw_emergence, draw_reader
 from sparsepriors.papers._essential_reader import ReaderSizes, read
 from sparsepriors.papers._essential_training import TrainingSizes, emerge
 from sparsepriors.runs import Claim, Paper, Run, Scale
@@ -75,19 +75,20 @@ PAPER = Paper(
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured at a scale; ``training`` is what only the full scale and, in small, the smoke scale do."""
+    """How much is measured at a scale; ``training`` is for the first seed."""
 
     reader: ReaderSizes
     encoder: EncoderSizes
-    training: TrainingSizes | None
+    training: TrainingSizes
 
 
+_TRAINING = TrainingSizes(8000, 64, 32, 25, 1500, 20, 5000, 8)
 SIZES = {
     Scale.SMOKE: Sizes(ReaderSizes(48, 1, 2, 2, 32), EncoderSizes((4, 3), (1, 1), (4, 2), 20, 8),
                        TrainingSizes(300, 12, 2, 4, 12, 1, 64, 2)),
-    Scale.DEFAULT: Sizes(ReaderSizes(512, 1, 6, 4, 256), EncoderSizes((24, 3), (2, 1), (200, 13), 24, 32), None),
+    Scale.DEFAULT: Sizes(ReaderSizes(512, 1, 6, 4, 256), EncoderSizes((24, 3), (2, 1), (200, 13), 24, 32), _TRAINING),
     Scale.FULL: Sizes(ReaderSizes(512, 8, 8, 16, 512), EncoderSizes((300, 20), (3, 3), (150, 10), 48, 32),
-                      TrainingSizes(8000, 64, 32, 25, 1500, 20, 5000, 8)),
+                      _TRAINING),
 }
 
 
@@ -97,8 +98,8 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     with run.progress(20, "pruning, reading and fine-tuning") as bar:
         nats = read(run, sizes.reader, bar.advance)
         found = classify(run, sizes.encoder, bar.advance)
-        if sizes.training is not None:
-            emerge(run, sizes.training)
+        if seed == PAPER.seeds[0]:
+            draw_emergence(run, emerge(run, sizes.training))
     _claims(run, nats, found)
     draw_reader(run, nats)
     draw_classifiers(run, found)
