@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsepriors.kernels.dispatch import torch_threads
 from sparsepriors.language.attention import attention_weights, grouped_scores
 from sparsepriors.priors.tokens import SparseWindow
 
@@ -50,10 +51,11 @@ def time_selection(shape: tuple[int, int, int, int], r: float, repeats: int, see
         "dense": lambda: grouped_scores(query, key), "sparse": lambda: grouped_scores(query, chosen), "gather": gather,
         "local_sum": local_sum, "running_sum": running_sum}
     spent: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(repeats + 1):   # the first of each is not counted
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            spent[name].append(time.perf_counter() - start)
+    with torch_threads(1):
+        for _ in range(repeats + 1):   # the first of each is not counted
+            for name, job in jobs.items():
+                start = time.perf_counter()
+                job()
+                spent[name].append(time.perf_counter() - start)
     return {"batch": batch, "heads": heads, "dim": dim, "tokens": tokens, "chosen": index.shape[-1],
             **{f"{name}_us": 1e6 * median(took[1:]) for name, took in spent.items()}}

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sparsepriors.data.imagenet import random_views
 from sparsepriors.data.photos import PHOTOS, photos
 from sparsepriors.kernels import pack_1x1, spmm_chw
+from sparsepriors.kernels.dispatch import torch_threads
 from sparsepriors.networks.augment import Augment
 from sparsepriors.networks.classification import accuracy
 from sparsepriors.networks.models import MobileNetV1, efficientnet_lite0
@@ -108,10 +109,11 @@ def run(scale: Scale, seed: int, run: Run) -> None:
     arms = [(narrow, None, None) for narrow in dict.fromkeys(n for n, _ in PAIRS)]
     arms += [(wide, narrow, None) for narrow, wide in PAIRS] + [(BLOCKED[1], BLOCKED[0], 4)]
     with run.progress(2 + len(arms), "measuring") as bar:
-        kernels = run.once("kernels", lambda: _kernels(sizes, seed))["rows"]
-        bar.advance()
-        networks = run.once("networks", lambda: _networks(sizes, seed))["rows"]
-        bar.advance()
+        with torch_threads(1):
+            kernels = run.once("kernels", lambda: _kernels(sizes, seed))["rows"]
+            bar.advance()
+            networks = run.once("networks", lambda: _networks(sizes, seed))["rows"]
+            bar.advance()
         data, trained = sizes.draw(run), {}
         for wide, narrow, block in arms:
             key = f"w{wide:g}" + ("" if narrow is None else f"-at-{narrow:g}") + ("" if block is None else f"-b{block}")

@@ -19,6 +19,7 @@ from torch import nn
 
 from sparsepriors import _files
 from sparsepriors.data.sparsity_scaling_runs import scaling_runs
+from sparsepriors.kernels.dispatch import torch_threads
 from sparsepriors.networks.audit import (
     Claimed,
     audit,
@@ -246,11 +247,12 @@ def _timing(sizes: Sizes, seed: int) -> dict[str, Any]:
         for batch in (1, 64):
             x = torch.randn(sizes.side, batch, generator=generator)
             times = {"dense": [], "csr": []}
-            for _ in range(sizes.repeats):
-                for name, matrix in (("dense", weight), ("csr", packed)):
-                    start = time.perf_counter()
-                    torch.matmul(matrix, x)
-                    times[name].append(time.perf_counter() - start)
+            with torch_threads(1):
+                for _ in range(sizes.repeats):
+                    for name, matrix in (("dense", weight), ("csr", packed)):
+                        start = time.perf_counter()
+                        torch.matmul(matrix, x)
+                        times[name].append(time.perf_counter() - start)
             rows.append({"part": "timing", "density": density, "batch": batch,
                          "csr_over_dense_speed": median(times["dense"]) / median(times["csr"])})
     return {"rows": rows}
