@@ -80,22 +80,23 @@ class Emerged:
 
 def emerge(run: Run, sizes: TrainingSizes) -> Emerged:
     """Counts along trainings on all and on 60 % of a text, with and without weight decay; two objectives on images."""
-    found = Emerged([], {}, {})
+    steps: list[int] = []
+    shares: dict[tuple[float, float], list[float]] = {}
     for share, decay in ((1.0, 0.01), (0.6, 0.01), (1.0, 0.0)):
         unit = run.once(f"words-{share:g}-{decay:g}", functools.partial(_words, run, sizes, share, decay))
-        for step, value in zip(unit["steps"], unit["shares"][_SHOWN], strict=True):
+        steps, shares[share, decay] = unit["steps"], unit["shares"][_SHOWN]
+        for step, value in zip(steps, shares[share, decay], strict=True):
             run.log(part="words", text=share, decay=decay, threshold=_SHOWN, step=step, near_zero=value)
         for threshold, (start, end, rise) in unit["jumps"].items():
             run.log(part="jump", text=share, decay=decay, threshold=threshold, start=start, end=end, rise=rise,
                     loss=unit["loss"])
-        found.steps[:] = unit["steps"]
-        found.shares[share, decay] = unit["shares"][_SHOWN]
+    curves: dict[str, list[list[float]]] = {}
     for objective in ("classes", "hidden patches"):
         unit = run.once(f"images-{objective.replace(' ', '-')}", functools.partial(_images, run, sizes, objective))
         for sparsity, value in unit["points"]:
             run.log(part="images", objective=objective, near_zero=unit["near_zero"], sparsity=sparsity, accuracy=value)
-        found.curves[objective] = unit["points"]
-    return found
+        curves[objective] = unit["points"]
+    return Emerged(steps, shares, curves)
 
 
 def _words(run: Run, sizes: TrainingSizes, share: float, decay: float) -> dict[str, Any]:
