@@ -1,9 +1,11 @@
-"""Euclidean norms over some axes, without the slow paths of `torch.linalg.vector_norm`."""
+"""Norms that torch computes slowly: Euclidean ones over some axes, and the largest modulus."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from sparsepriors import _compiled
 
 
 def euclidean(x: Tensor, dim: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
@@ -22,3 +24,19 @@ def euclidean(x: Tensor, dim: tuple[int, ...], *, keepdim: bool = False) -> Tens
         return torch.linalg.vector_norm(x, dim=axes, keepdim=keepdim)
     norm = torch.linalg.vector_norm(torch.view_as_real(x.resolve_conj()), dim=(*axes, x.ndim), keepdim=keepdim)
     return norm[..., 0] if keepdim else norm
+
+
+def largest_modulus(x: Tensor) -> float:
+    """The largest modulus of a real or imaginary part of a floating or complex tensor, 0 if it is empty.
+
+    Infinity or NaN if there is one: one pass tells whether every entry is finite.
+    """
+    if not x.numel():
+        return 0.0
+    native = _compiled.NATIVE
+    if (native is not None and x.is_cpu and x.dtype in _compiled.DTYPES and x.is_contiguous()
+            and native.in_memory(x)):
+        return native.largest_modulus(x, torch.get_num_threads(), _compiled.FIRST)
+    x = x.detach() if x.requires_grad else x
+    low, high = torch.aminmax(torch.view_as_real(x.resolve_conj()) if x.is_complex() else x)
+    return max(-low.item(), high.item())

@@ -40,11 +40,3 @@ def test_threads_that_enter_serial_torch_one_after_the_other_leave_torch_as_it_w
         new.join(10)
         assert torch.get_num_threads() == 2
     assert counts == [2, 2, 2]
-
-
-def test_arrays_share_the_memory_of_contiguous_tensors():
-    x = torch.arange(6.0).reshape(2, 3)
-    same, copy = dispatch.arrays(x, x.mT)
-    same[0, 0] = 9
-    assert x[0, 0] == 9
-    assert copy.flags.c_contiguous

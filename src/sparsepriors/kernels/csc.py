@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.kernels import reference
-from sparsepriors.kernels.dispatch import arrays, native_for, threads
+from sparsepriors.kernels.dispatch import native_for, threads
 
 
 def csc_products(values: Tensor, rows: Tensor, starts: Tensor, r: Tensor, index: Tensor | None = None,
@@ -41,8 +41,8 @@ def csc_products(values: Tensor, rows: Tensor, starts: Tensor, r: Tensor, index:
         return reference.csc_products(values, rows, starts, r, index, squared)
     count = starts.numel() - 1 if index is None else index.numel()
     out = torch.empty(count, r.shape[1], dtype=torch.float64)
-    native.csc_products(*arrays(values, rows, starts, r), None if index is None else arrays(index)[0], squared,
-                        *arrays(out), threads())
+    native.csc_products(values.contiguous(), rows.contiguous(), starts.contiguous(), r.contiguous(),
+                        None if index is None else index.contiguous(), squared, out, threads())
     return out
 
 
@@ -75,8 +75,8 @@ def csc_combination(values: Tensor, rows: Tensor, starts: Tensor, x: Tensor, ind
         _bounds(rows, starts, n, index)
         return reference.csc_combination(values, rows, starts, x, index, n)
     out = torch.empty(n, x.shape[1], dtype=torch.float64)
-    native.csc_combination(*arrays(values, rows, starts, x), None if index is None else arrays(index)[0],
-                           *arrays(out))
+    native.csc_combination(values.contiguous(), rows.contiguous(), starts.contiguous(), x.contiguous(),
+                           None if index is None else index.contiguous(), out)
     return out
 
 
@@ -111,7 +111,8 @@ def csc_gram(values: Tensor, rows: Tensor, starts: Tensor, left: Tensor, right: 
         _bounds(rows, starts, len(weights), left, right)
         return reference.csc_gram(values, rows, starts, left, right, weights)
     out = torch.empty(right.numel(), left.numel(), dtype=torch.float64)
-    native.csc_gram(*arrays(values, rows, starts, left, right, weights, out), threads())
+    native.csc_gram(values.contiguous(), rows.contiguous(), starts.contiguous(), left.contiguous(),
+                    right.contiguous(), weights.contiguous(), out, threads())
     return out
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsepriors import _checks
 from sparsepriors.kernels import reference
-from sparsepriors.kernels.dispatch import arrays, code_path, native_for, threads
+from sparsepriors.kernels.dispatch import code_path, native_for, threads
 from sparsepriors.kernels.penalties import Penalty
 
 
@@ -47,8 +47,8 @@ def gram_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, kind: int, 
     if native is None:
         return reference.gram_descent(gram, linear, x, q, kind, weight, second, factor, tol, max_epochs, accelerate)
     x, q = (v.detach().clone(memory_format=torch.contiguous_format) for v in (x, q))
-    done, change = native.gram_descent(*arrays(gram, linear, x, q), kind, *arrays(weight, second), factor, tol,
-                                       max_epochs, accelerate, path)
+    done, change = native.gram_descent(gram.contiguous(), linear.contiguous(), x, q, kind, weight.contiguous(),
+                                       second.contiguous(), factor, tol, max_epochs, accelerate, path)
     return x, q, torch.tensor([done, change], dtype=torch.float64)
 
 
@@ -98,8 +98,9 @@ def gram_group_descent(gram: Tensor, linear: Tensor, x: Tensor, q: Tensor, start
         return reference.gram_group_descent(gram, linear, x, q, starts, curvature, kind, weight, second, factor, tol,
                                             max_epochs, accelerate)
     x, q = (v.detach().clone(memory_format=torch.contiguous_format) for v in (x, q))
-    done, change = native.gram_group_descent(*arrays(gram, linear, x, q, starts, curvature), kind,
-                                             *arrays(weight, second), factor, tol, max_epochs, accelerate, path)
+    done, change = native.gram_group_descent(gram.contiguous(), linear.contiguous(), x, q, starts.contiguous(),
+                                             curvature.contiguous(), kind, weight.contiguous(), second.contiguous(),
+                                             factor, tol, max_epochs, accelerate, path)
     return x, q, torch.tensor([done, change], dtype=torch.float64)
 
 
@@ -142,8 +143,9 @@ def block_descent(columns: Tensor, squares: Tensor, x: Tensor, r: Tensor, starts
         return reference.block_descent(columns, squares, x, r, starts, kind, weight, second, factor, tol, max_epochs,
                                        accelerate)
     x, r = (v.detach().clone(memory_format=torch.contiguous_format) for v in (x, r))
-    done, change = native.block_descent(*arrays(columns, squares, x, r, starts), kind, *arrays(weight, second), factor,
-                                        tol, max_epochs, accelerate, path)
+    done, change = native.block_descent(columns.contiguous(), squares.contiguous(), x, r, starts.contiguous(), kind,
+                                        weight.contiguous(), second.contiguous(), factor, tol, max_epochs, accelerate,
+                                        path)
     return x, r, torch.tensor([done, change], dtype=torch.float64)
 
 
@@ -182,7 +184,8 @@ def gram_newton(gram: Tensor, linear: Tensor, x: Tensor, kind: int, weight: Tens
     if native is None:
         return reference.gram_newton(gram, linear, x, kind, weight, second, factor, max_steps)
     x, q = x.detach().clone(memory_format=torch.contiguous_format), torch.empty(linear.shape, dtype=torch.float64)
-    native.gram_newton(*arrays(gram, linear, x, q), kind, *arrays(weight, second), factor, max_steps, path)
+    native.gram_newton(gram.contiguous(), linear.contiguous(), x, q, kind, weight.contiguous(), second.contiguous(),
+                       factor, max_steps, path)
     return x, q
 
 
@@ -219,8 +222,8 @@ def optimality(x: Tensor, q: Tensor, curvature: Tensor, kind: int, weight: Tenso
         return reference.optimality(x, q, curvature, kind, weight, second, factor, residual, projection)
     violation = torch.empty(x.shape, dtype=torch.float64)
     active = torch.ones(x.shape, dtype=torch.bool)
-    numbers = native.optimality(*arrays(x, q, curvature), kind, *arrays(weight, second), factor, residual, projection,
-                                *arrays(violation, active), path)
+    numbers = native.optimality(x.contiguous(), q.contiguous(), curvature.contiguous(), kind, weight.contiguous(),
+                                second.contiguous(), factor, residual, projection, violation, active, path)
     return violation, active, torch.tensor(numbers, dtype=torch.float64)
 
 
@@ -258,8 +261,8 @@ def column_products(columns: Tensor, r: Tensor, keep: Tensor | None = None, *,
     if native is None:
         return reference.column_products(columns, r, keep)
     out = torch.empty(columns.shape[:1], dtype=torch.float64)
-    native.column_products(*arrays(columns, r), None if keep is None else arrays(keep)[0], *arrays(out), threads(),
-                           path)
+    native.column_products(columns.contiguous(), r.contiguous(), None if keep is None else keep.contiguous(), out,
+                           threads(), path)
     return out
 
 

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sparsepriors import _checks
+from sparsepriors._compiled import DTYPES, FIRST, NATIVE, SETS, WHY_NOT
 
-
-def _load() -> tuple[ModuleType | None, str]:
-    try:
-        return importlib.import_module("sparsepriors.kernels._native"), ""
-    except ImportError as e:
-        return None, f"the compiled module is not there ({e}); reinstall with a C++17 compiler to build it"
-
-
-NATIVE, WHY_NOT = _load()
-_SETS: tuple[str, ...] = () if NATIVE is None else tuple(NATIVE.instruction_sets())
-_FIRST = _SETS[0] if _SETS else "reference"
-_REALS = (torch.float32, torch.float64)
 # No wider vector makes these faster.
 _PORTABLE_ONLY = ("csc_combination", "csc_gram", "csc_products", "topk_levels", "topk_mask")
 
@@ -88,14 +75,6 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def arrays(*tensors: Tensor) -> list[np.ndarray]:
-    """What compiled kernels read and write, in a form that reaches them faster than a tensor.
-
-    Real tensors on the CPU; one that is contiguous shares its memory.
-    """
-    return [(t.detach() if t.requires_grad else t).contiguous().numpy() for t in tensors]
-
-
 @dataclass(frozen=True)
 class KernelInfo:
     """What the kernels run on.
@@ -139,13 +118,13 @@ def names() -> tuple[str, ...]:
 
 def instruction_sets() -> tuple[str, ...]:
     """Code paths that this processor runs, the fastest first; none without the compiled module."""
-    return () if NATIVE is None else _SETS
+    return () if NATIVE is None else SETS
 
 
 def code_path(instruction_set: str | None) -> str:
     """The instruction set of this name, or the first for None; `ValueError` if it is not to be had here."""
     if instruction_set is None:   # every call of every kernel comes by here
-        return _FIRST
+        return FIRST
     return _checks.one_of("instruction_set", instruction_set, instruction_sets())
 
 
@@ -153,6 +132,7 @@ def native_for(*tensors: Tensor) -> ModuleType | None:
     """The compiled module if it takes these tensors: on the CPU, real or complex in single or double precision."""
     if NATIVE is None:
         return None
-    suits = all(t.device.type == "cpu" and (t.dtype.to_real() if t.is_complex() else t.dtype) in _REALS
-                for t in tensors)
-    return NATIVE if suits else None
+    for t in tensors:
+        if not (t.is_cpu and t.dtype in DTYPES and NATIVE.in_memory(t)):
+            return None
+    return NATIVE

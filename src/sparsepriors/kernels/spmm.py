@@ -77,8 +77,7 @@ def spmm_chw(x: Tensor, packed: PackedCHW, lo: float = -math.inf, hi: float = ma
         y = x.new_empty(images, outputs, shape[2], shape[3])
     else:
         y = x.new_empty(images, outputs, *shape[2:])
-    native.spmm_chw(packed.compiled, x.data_ptr(), images, lo, hi, y.data_ptr(), y.numel(), torch.get_num_threads(),
-                    path)
+    native.spmm_chw(packed.compiled, x, lo, hi, y, torch.get_num_threads(), path)
     return y
 
 

@@ -261,26 +261,25 @@ void dot_rows(const Array<const int64_t>& starts, const Array<const int32_t>& in
 
 template <class T>
 void bind(nb::module_& m, CodeKernels<T> InstructionSet::*kernels) {
-    const auto a = nb::arg().noconvert();  // results are written to the arrays themselves, not to copies
     using Starts = Array<const int64_t>;
     using Indices = Array<const int32_t>;
     using In = Array<const T>;
     m.def("largest_positive", [kernels](In scores, size_t room, bool per_row, Array<int64_t> starts,
                                         Array<int32_t> indices, Array<T> values, size_t threads, const std::string& isa) {
         return largest<T>(scores, room, per_row, starts, indices, values, threads, chosen(isa).*kernels);
-    }, a, nb::arg(), nb::arg(), a, a, a, nb::arg(), nb::arg());
+    });
     m.def("sum_rows", [kernels](Starts starts, Indices indices, In values, In rows, Array<T> out, size_t threads,
                                 const std::string& isa) {
         sum_rows<T>(starts, indices, values, rows, out, threads, chosen(isa).*kernels);
-    }, a, a, a, a, a, nb::arg(), nb::arg());
+    });
     m.def("scatter_rows", [kernels](Starts starts, Indices indices, In values, In rows, Array<T> out, size_t threads,
                                     const std::string& isa) {
         scatter_rows<T>(starts, indices, values, rows, out, threads, chosen(isa).*kernels);
-    }, a, a, a, a, a, nb::arg(), nb::arg());
+    });
     m.def("dot_rows", [kernels](Starts starts, Indices indices, In left, In right, Array<T> out, size_t threads,
                                 const std::string& isa) {
         dot_rows<T>(starts, indices, left, right, out, threads, chosen(isa).*kernels);
-    }, a, a, a, a, a, nb::arg(), nb::arg());
+    });
 }
 
 }  // namespace

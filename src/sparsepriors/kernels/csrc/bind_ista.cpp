@@ -62,14 +62,13 @@ void codes(const Array<const T>& linear, const Array<const T>& gram, const Array
 
 template <class T>
 void bind(nb::module_& m, IstaKernels<T> InstructionSet::*kernels) {
-    const auto a = nb::arg().noconvert();  // the result is written to x itself, not to a copy of another type
     m.def("gram_ista", [kernels](Array<const T> linear, Array<const T> gram, Array<T> x, int kind,
                                  Array<const double> weight, Array<const double> second, double factor, double step,
                                  double tol, double floor, size_t max_steps, Array<int64_t> steps, size_t threads,
                                  const std::string& isa) {
         codes<T>(linear, gram, x, kind, weight, second, factor, step, tol, floor, max_steps, steps, threads,
                  chosen(isa).*kernels);
-    }, a, a, a, nb::arg(), a, a, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), a, nb::arg(), nb::arg());
+    });
 }
 
 }  // namespace

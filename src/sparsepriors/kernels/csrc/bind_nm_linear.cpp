@@ -65,7 +65,7 @@ void products(const NMLinear& w, const X* x, size_t rows, float* y, size_t threa
 class Layer {
    public:
     template <class V>
-    Layer(Array<const V> values, Array<const uint8_t> places, std::optional<Array<const float>> bias, size_t out,
+    Layer(Kept<const V> values, Kept<const uint8_t> places, std::optional<Kept<const float>> bias, size_t out,
           size_t in, size_t n, size_t m, int bits)
         : places_(places), bias_(bias), narrow_(!std::is_same_v<V, float>) {
         require(bits >= 1 && bits <= 5 && n >= 1 && n <= m && m <= size_t(1) << bits, "n, m and bits must fit together");
@@ -112,10 +112,10 @@ class Layer {
 
    private:
     NMLinear w;
-    Array<const uint8_t> places_;
-    std::optional<Array<const float>> bias_;
-    Array<const float> wide_values_;
-    Array<const Bfloat16> narrow_values_;
+    Kept<const uint8_t> places_;
+    std::optional<Kept<const float>> bias_;
+    Kept<const float> wide_values_;
+    Kept<const Bfloat16> narrow_values_;
     bool narrow_;
 
     NMLinearKernel kernel(const InstructionSet& set, size_t rows) const {
@@ -131,7 +131,7 @@ class Layer {
 };
 
 template <class V>
-using Init = nb::init<Array<const V>, Array<const uint8_t>, std::optional<Array<const float>>, size_t, size_t, size_t,
+using Init = nb::init<Kept<const V>, Kept<const uint8_t>, std::optional<Kept<const float>>, size_t, size_t, size_t,
                       size_t, int>;
 
 }  // namespace

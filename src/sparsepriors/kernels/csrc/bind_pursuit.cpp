@@ -41,13 +41,12 @@ void pursuits(const Array<const T>& correlation, const Array<const T>& gram, con
 
 template <class T>
 void bind(nb::module_& m, PursuitKernels<T> InstructionSet::*kernels) {
-    const auto a = nb::arg().noconvert();  // the results are written to atoms and values themselves
     m.def("gram_pursuit", [kernels](Array<const T> correlation, Array<const T> gram, Array<const double> energy,
                                     size_t steps, double tol, bool nonneg, bool stop_on_repeat, Array<int64_t> atoms,
                                     Array<T> values, size_t threads, const std::string& isa) {
         pursuits<T>(correlation, gram, energy, steps, tol, nonneg, stop_on_repeat, atoms, values, threads,
                     chosen(isa).*kernels);
-    }, a, a, a, nb::arg(), nb::arg(), nb::arg(), nb::arg(), a, a, nb::arg(), nb::arg());
+    });
 }
 
 }  // namespace

@@ -23,14 +23,14 @@ size_t bound(size_t count, size_t piece, size_t pieces) { return count * piece /
 
 // Packed weights as the kernels see them; the arrays are kept alive.
 struct SpmmWeights {
-    Array<const float> values, bias;
-    Array<const int32_t> columns, starts, rows;
+    Kept<const float> values, bias;
+    Kept<const int32_t> columns, starts, rows;
     size_t channels, outputs;
     int nr;
     Spmm plain;
 
-    SpmmWeights(Array<const float> v, Array<const int32_t> c, Array<const int32_t> s, Array<const int32_t> r,
-                Array<const float> b, size_t channels, int nr)
+    SpmmWeights(Kept<const float> v, Kept<const int32_t> c, Kept<const int32_t> s, Kept<const int32_t> r,
+                Kept<const float> b, size_t channels, int nr)
         : values(std::move(v)), bias(std::move(b)), columns(std::move(c)), starts(std::move(s)), rows(std::move(r)),
           channels(channels), outputs(bias.size()), nr(nr) {
         const size_t full = outputs / nr, blocks = full + outputs % nr;
@@ -167,17 +167,18 @@ void narrow(const SpmmKernels& kernels, const SpmmWeights& w, const Spmm& s, con
     });
 }
 
-// x [images][channels][pixels] and y [images][outputs][pixels], of `size` entries, come as addresses, which
-// kernels/spmm.py answers for: handing over two arrays takes as long as a small layer.
-void spmm_chw(const SpmmWeights& w, uintptr_t x, size_t images, float lo, float hi, uintptr_t y, size_t size,
+// x (images, channels, *pixels) and y (images, outputs, *pixels).
+void spmm_chw(const SpmmWeights& w, const Array<const float>& x, float lo, float hi, const Array<float>& y,
               size_t threads, const std::string& isa) {
     const SpmmKernels& kernels = chosen(isa).spmm;
     Spmm s = w.plain;
     s.lo = lo, s.hi = hi;
-    const float* from = reinterpret_cast<const float*>(x);
-    float* to = reinterpret_cast<float*>(y);
-    if (!size) return;
-    const size_t pixels = size / (images * w.outputs);
+    const float* from = x.data();
+    float* to = y.data();
+    if (!y.size()) return;
+    const size_t images = y.shape(0), pixels = y.size() / (images * w.outputs);
+    require(y.size() == images * w.outputs * pixels && x.size() == images * w.channels * pixels,
+            "x must be (images, channels, *pixels) and y (images, outputs, *pixels)");
     threads = std::clamp<size_t>(w.values.size() * images * pixels / kThreadWork, 1, std::max<size_t>(threads, 1));
     const Unlocked unlocked;
     (pixels < kernels.width ? narrow : wide)(kernels, w, s, from, images, pixels, to, threads);
@@ -187,8 +188,8 @@ void spmm_chw(const SpmmWeights& w, uintptr_t x, size_t images, float lo, float 
 
 void bind_spmm(nb::module_& m) {
     nb::class_<SpmmWeights>(m, "SpmmWeights", "Packed weights of a sparse 1 x 1 convolution, for `spmm_chw`.")
-        .def(nb::init<Array<const float>, Array<const int32_t>, Array<const int32_t>, Array<const int32_t>,
-                      Array<const float>, size_t, int>());
+        .def(nb::init<Kept<const float>, Kept<const int32_t>, Kept<const int32_t>, Kept<const int32_t>,
+                      Kept<const float>, size_t, int>());
     m.def("spmm_chw", &spmm_chw);
 }
 

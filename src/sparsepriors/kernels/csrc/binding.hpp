@@ -1,7 +1,5 @@
 // What the files that bind kernels share: arrays from Python, argument checks, and the choice of code path.
 #pragma once
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include <chrono>
@@ -9,14 +7,10 @@
 #include <string>
 #include <thread>
 
+#include "arrays.hpp"
 #include "kernels.hpp"
 
 namespace sparsepriors {
-
-namespace nb = nanobind;
-
-template <class T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
 // The code path of this name; throws where the processor or the build lacks it.
 const InstructionSet& chosen(const std::string& name);
@@ -53,6 +47,7 @@ void bind_csc(nb::module_& m);
 void bind_descent(nb::module_& m);
 void bind_ista(nb::module_& m);
 void bind_masks(nb::module_& m);
+void bind_modulus(nb::module_& m);
 void bind_nm_linear(nb::module_& m);
 void bind_pursuit(nb::module_& m);
 void bind_spmm(nb::module_& m);

@@ -9,6 +9,7 @@
 #include "ista.hpp"
 #include "kernels.hpp"
 #include "masks.hpp"
+#include "modulus.hpp"
 #include "newton.hpp"
 #include "nm_dot.hpp"
 #include "nm_linear.hpp"
@@ -50,6 +51,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     {pursuit<double>},
     {reaching<float>, sum_rows<float>, dot_rows<float>},
     {reaching<double>, sum_rows<double>, dot_rows<double>},
+    largest_modulus<float>,
+    largest_modulus<double>,
 };
 
 }  // namespace sparsepriors

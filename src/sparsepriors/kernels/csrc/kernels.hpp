@@ -375,6 +375,9 @@ struct InstructionSet {
     PursuitKernels<double> pursuit64;
     CodeKernels<float> code32;
     CodeKernels<double> code64;
+    // The largest modulus, infinity if there is one, NaN if there is one.
+    float (*modulus32)(const float* x, size_t count);
+    double (*modulus64)(const double* x, size_t count);
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;

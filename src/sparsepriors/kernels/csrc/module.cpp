@@ -48,6 +48,7 @@ NB_MODULE(_native, m) {
     using namespace sparsepriors;
     m.doc() = "Compiled CPU kernels; the PyTorch references are in sparsepriors.kernels.reference.";
     m.def("instruction_sets", &instruction_sets, "Code paths that this processor runs, the fastest first.");
+    m.def("in_memory", &in_memory, "Whether an array has memory that a kernel can be given.");
     bind_bitmap(m);
     bind_born(m);
     bind_codes(m);
@@ -55,6 +56,7 @@ NB_MODULE(_native, m) {
     bind_descent(m);
     bind_ista(m);
     bind_masks(m);
+    bind_modulus(m);
     bind_nm_linear(m);
     bind_pursuit(m);
     bind_spmm(m);
