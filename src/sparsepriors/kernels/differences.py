@@ -28,11 +28,11 @@ def differences_adjoint(p: Tensor, d: int) -> Tensor:
     return total
 
 
-def onto_bound(p: Tensor, bound: Tensor, isotropic: bool) -> Tensor:
-    """The nearest field ``(n, d, *spatial)`` with |p| <= bound, joining the directions or each by itself."""
+def onto_bound(p: Tensor, bound: Tensor, d: int, isotropic: bool) -> Tensor:
+    """The nearest field ``(..., d, *spatial)`` with |p| <= bound, joining the directions or each by itself."""
     if not isotropic and not p.is_complex():
         return torch.clamp(p, -bound, bound)
     square = p.abs().square()
-    square = square.sum(dim=1, keepdim=True) if isotropic else square
-    outside = square > bound.square()
+    square = square.sum(dim=-d - 1, keepdim=True) if isotropic else square
+    outside = square > bound * bound
     return p * torch.where(outside, bound / torch.where(outside, square, 1.0).sqrt(), 1.0)

@@ -83,27 +83,21 @@ class TV(Prior, convex=True):
 
     def _warm_prox(self, x: Tensor, step: float | Tensor, state: object) -> tuple[Tensor, object]:
         d = self._d
-        spatial = x.shape[x.ndim - d:]
-        rows = x.reshape(-1, *spatial)
-        if isinstance(self.weight, Tensor) or isinstance(step, Tensor):
-            t = _shapes.tensor_like(self.weight, x) * step
-            t = t.expand(*x.shape[:x.ndim - d], *(1,) * d).reshape(-1)
-        else:
-            t = torch.full((rows.shape[0],), self.weight * step, dtype=x.dtype.to_real(), device=x.device)
-        shape = (rows.shape[0], d, *spatial)
+        batch, spatial = x.shape[:x.ndim - d], x.shape[x.ndim - d:]
+        bound = _shapes.like(self.weight, x) * step
+        if batch or isinstance(bound, Tensor):
+            bound = _shapes.tensor_like(bound, x).expand(*batch, *(1,) * d).reshape(batch)
         if state is None:
             p = None
-        elif isinstance(state, Tensor) and state.shape == shape and state.dtype == x.dtype:
-            p = onto_bound(state, t.reshape(-1, *(1,) * (d + 1)), self.isotropic)
+        elif isinstance(state, Tensor) and state.shape == (*batch, d, *spatial) and state.dtype == x.dtype:
+            p = onto_bound(state, _shapes.tensor_like(bound, x).reshape(*batch, *(1,) * (d + 1)), d, self.isotropic)
         else:
             raise ValueError(f"state must be what an earlier call on a tensor of shape {tuple(x.shape)} returned")
-        if x.numel() == 0:
-            return x.clone(), x.new_zeros(shape)
-        u, p, gaps = kernels.tv_prox(rows, t, p, self.isotropic, self.tol, self.max_iter)
-        if not self.inexact and (worst := max(gaps.tolist())) > self.tol:
+        u, p, gap = kernels.tv_prox(x, bound, p, self.isotropic, self.tol, self.max_iter)
+        if gap > self.tol and not self.inexact:
             warnings.warn(f"the prox of TV stopped after max_iter = {self.max_iter} iterations at a relative duality "
-                          f"gap of {worst:.1e} > tol = {self.tol:.1e}", RuntimeWarning, stacklevel=4)
-        return u.reshape(x.shape), p.detach() if p.requires_grad else p
+                          f"gap of {gap:.1e} > tol = {self.tol:.1e}", RuntimeWarning, stacklevel=4)
+        return u, p.detach() if p.requires_grad else p
 
     def _norms(self, g: Tensor) -> Tensor:
         axis = g.ndim - self._d - 1

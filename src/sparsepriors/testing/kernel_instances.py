@@ -385,7 +385,7 @@ def _total_variation() -> list[KernelCase]:
     x, p, bound = torch.ones(2, 4, 5), torch.zeros(2, 2, 4, 5), torch.ones(2)
     unknown = {"instruction_set": "altivec"}
     refused = (
-        BadCall((x[0, 0], bound, p, True, 1e-3, 9), ValueError, r"1 to 3 spatial axes, got \(5,\)"),
+        BadCall((x[0, 0], bound, p, True, 1e-3, 9), ValueError, r"1 to 3 spatial axes, got \(5,\) and 1 axes"),
         BadCall((x, bound[:1], p, True, 1e-3, 9), ValueError, r"bound and p must have shapes \(2,\)"),
         BadCall((x, bound, p[:, :1], True, 1e-3, 9), ValueError, r"bound and p must have shapes"),
         BadCall((x, bound, p, True, 1e-3, 0), ValueError, "max_iter must be at least 1"),

@@ -11,8 +11,8 @@ from sparsepriors.kernels.differences import differences, differences_adjoint, o
 _GAP_EVERY = 10  # iterations between two looks at the duality gap
 _MOMENTUM = 4.0
 
-def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float,
-            max_iter: int) -> tuple[Tensor, Tensor, Tensor]:
+def tv_prox(x: Tensor, bound: float | Tensor, p: Tensor | None, isotropic: bool, tol: float,
+            max_iter: int) -> tuple[Tensor, Tensor, float]:
     """The proximal operator of total variation by its dual: min ||x - D^T p||^2 / 2 over |p| <= bound.
 
     The accelerated projected gradient method with Chambolle and Dossal's momentum and restarts, from ``p`` until the
@@ -21,11 +21,11 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float,
     Parameters
     ----------
     x
-        ``(n, *spatial)``, real or complex, of order one.
+        ``(*batch, *spatial)``, real or complex, of order one.
     bound
-        ``(n,)``, nonnegative.
+        ``(*batch)`` or, of one unknown, a number; nonnegative.
     p
-        ``(n, d, *spatial)``, where the iteration starts, ``|p| <= bound``.
+        ``(*batch, d, *spatial)``, where the iteration starts, ``|p| <= bound``; zero if None.
     isotropic
         Whether |p| joins the directions by the Euclidean norm, or bounds each.
     tol, max_iter
@@ -34,10 +34,14 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float,
     Returns
     -------
     tuple
-        The proximal points ``x - D^T p``, the dual points, and the relative gaps (float64).
+        The proximal points ``x - D^T p``, the dual points, and the largest relative gap, 0 of no unknown.
     """
-    n, d = x.shape[0], x.ndim - 1
-    t = bound.reshape(-1, *(1,) * d)
+    bound = torch.as_tensor(bound, dtype=x.dtype.to_real(), device=x.device)
+    batch, spatial = x.shape[:bound.ndim], x.shape[bound.ndim:]
+    d, dual = len(spatial), (*batch, len(spatial), *spatial)
+    p = x.new_zeros(dual) if p is None else p
+    x, p, t = x.reshape(-1, *spatial), p.reshape(-1, d, *spatial), bound.reshape(-1, *(1,) * d)
+    n = x.shape[0]
     p = torch.where(t[:, None] > 0, p, 0)
     done, gaps = p.clone(), torch.zeros(n, device=x.device, dtype=torch.float64)
     active = torch.arange(n, device=x.device)
@@ -52,13 +56,14 @@ def tv_prox(x: Tensor, bound: Tensor, p: Tensor, isotropic: bool, tol: float,
             if not active.numel():
                 break
         u = rest - differences_adjoint(q, d)
-        new = onto_bound(q + differences(u, d) / (4 * d), t[:, None], isotropic)
+        new = onto_bound(q + differences(u, d) / (4 * d), t[:, None], d, isotropic)
         move = new - p
         uphill = ((q - new).conj() * move).real.detach().sum(dim=tuple(range(1, d + 2)), keepdim=True) > 0
         q = torch.where(uphill, new, new + since / (since + 1 + _MOMENTUM) * move)
         since = torch.where(uphill, 0.0, since + 1)
         p = new
-    return x - differences_adjoint(done, d), done, gaps
+    u = x - differences_adjoint(done, d)
+    return u.reshape(*batch, *spatial), done.reshape(dual), float(gaps.max()) if n else 0.0
 
 
 @torch.no_grad()
