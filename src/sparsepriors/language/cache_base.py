@@ -134,7 +134,7 @@ class SparseLayer(CacheLayerMixin, ABC):
             raise TypeError(f"keys and values of layer {self.index} must be {self._dtype}, got {key_states.dtype} and "
                             f"{value_states.dtype}")
         for name, x in (("keys", key_states), ("values", value_states)):
-            if not bool(torch.isfinite(x).all()):
+            if not _checks.all_finite(x):
                 raise ValueError(f"{name} of layer {self.index} hold NaN or infinite entries")
         self._pending = (key_states, value_states)
         return key_states, value_states

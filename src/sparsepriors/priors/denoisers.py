@@ -305,7 +305,7 @@ def _network(path: Path, stamp: tuple[int, ...], dtype: torch.dtype,
     if record.get("sha256") != _sha256(state):
         raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one it states")
     for name, value in state.items():
-        if not bool(torch.isfinite(value).all()):
+        if not _checks.all_finite(value):
             raise ValueError(f"{path}: {name} holds NaN or infinite entries")
     net.load_state_dict(state, assign=True)
     net = net.to(device=device, dtype=dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsepriors import _checks
 from sparsepriors.kernels import block_descent, gram_group_descent
 from sparsepriors.priors import L1, GroupL2, Groups, Partition, Prior, Scaled
 from sparsepriors.regression._design import Design, rows_of
@@ -116,7 +117,7 @@ class GroupSet:
     def curvature(self) -> Tensor:
         """The largest eigenvalue of each group's block of the Gram matrix: ``(groups,)``."""
         norms = self._design.squared_norms()
-        if not bool(torch.isfinite(norms).all()):
+        if not _checks.all_finite(norms):
             return torch.full_like(self._curvature, torch.nan)
         for groups in self._by_size(torch.arange(len(self._members))):
             members = torch.stack([self._members[g] for g in groups.tolist()])

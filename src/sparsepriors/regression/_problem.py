@@ -45,7 +45,7 @@ class Problem:
         self.correlation = self.design.correlate(self.y)
 
     def _must_be_finite(self) -> None:
-        if not bool(torch.isfinite(self.curvature).all()):
+        if not _checks.all_finite(self.curvature):
             raise ValueError("A must be finite, found NaN or infinite entries, or columns too large to square")
 
     def form(self, prior: Prior) -> Form:

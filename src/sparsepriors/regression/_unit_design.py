@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsepriors import _checks
 from sparsepriors.operators.base import LinearOperator, Space
 from sparsepriors.operators.dense import Matrix
 from sparsepriors.regression._design import Design, design
@@ -81,7 +82,7 @@ def unit_design(A: object, weights: Tensor | None, centre: bool) -> UnitDesign:
         A = matrix.double()
     inner = design(A, weights, centre)
     squares = inner.squared_norms()
-    if not bool(torch.isfinite(squares).all()):
+    if not _checks.all_finite(squares):
         raise ValueError("A must be finite, found NaN or infinite entries, or columns too large to square")
     total = float(inner.rows if weights is None else weights.sum())
     some = squares > _NOTHING * total * inner.means.square()

@@ -108,7 +108,7 @@ def kron_sbl(y: Inexact[Tensor, "..."], factors: Sequence[Inexact[Tensor, "..."]
         after = product(gamma)
         sizes = before.flatten(1).norm(dim=1)
         change = (after - before).flatten(1).norm(dim=1) / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)
-        if not bool(torch.isfinite(change).all()):
+        if not _checks.all_finite(change):
             raise FloatingPointError(f"the iterate is not finite any more at iteration {iteration}: the entries of y "
                                      f"or of the factors are too large for float64")
         certificate[rows], kept_noise[rows] = change, noise
