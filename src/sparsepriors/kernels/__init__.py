@@ -5,6 +5,7 @@ from sparsepriors.kernels.bitmap import BitmapTensor
 from sparsepriors.kernels.chw import PackedCHW, pack_1x1
 from sparsepriors.kernels.codes import dot_rows, largest_positive, scatter_rows, sum_rows
 from sparsepriors.kernels.csc import csc_combination, csc_gram, csc_products
+from sparsepriors.kernels.dense import matrix_vector, vector_matrix
 from sparsepriors.kernels.descent import (
     block_descent,
     column_products,
@@ -31,5 +32,6 @@ __all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "P
            "bitmap_attention", "bitmap_mix", "bitmap_scores", "block_descent", "born_adjoint", "born_forward",
            "born_tables", "calibrate", "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows",
            "gram_descent", "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "info", "instruction_sets",
-           "largest_positive", "nm_linear", "nm_mask", "optimality", "pack_1x1", "pack_bitmap", "pack_linear_nm",
-           "scatter_rows", "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox"]
+           "largest_positive", "matrix_vector", "nm_linear", "nm_mask", "optimality", "pack_1x1", "pack_bitmap",
+           "pack_linear_nm", "scatter_rows", "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox",
+           "vector_matrix"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sparsepriors import _checks
+from sparsepriors import _checks, kernels
 from sparsepriors.operators.algebra import Identity
 from sparsepriors.operators.base import LinearOperator, Space
 
@@ -47,10 +47,19 @@ class Matrix(LinearOperator):
         return float(torch.linalg.matrix_norm(self.matrix.detach(), ord=2))
 
     def _forward(self, x: Tensor) -> Tensor:
-        return x @ self.matrix.mT
+        return _product(self.matrix, x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return y @ self.matrix.conj()
+        return _product(self.matrix.mH, y)
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    """``M x`` of one x or of each in a batch, without a copy of the matrix."""
+    if x.ndim == 1 and matrix.is_contiguous():
+        return kernels.matrix_vector(matrix, x)
+    if x.ndim == 1 and matrix.mT.is_contiguous():
+        return kernels.vector_matrix(x, matrix.mT)
+    return x @ matrix.mT
 
 
 @dataclass(frozen=True, eq=False, repr=False)

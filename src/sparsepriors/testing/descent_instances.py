@@ -1,9 +1,8 @@
-"""The kernels of coordinate descent and of the columns of a design, for the table of kernels."""
+"""The kernels of coordinate descent, for the table of kernels."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 
@@ -43,7 +42,7 @@ def descent_cases() -> list[KernelCase]:
                  BadCall((*good[:4], 8, *good[5:]), ValueError, "kind must be from 0 to 7"),
                  BadCall((*good[:7], -1.0, *good[8:]), ValueError, "factor must be"),
                  BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"}))),
-        _group_descent(), _block_descent(), *_newton(), *_optimality(), _column_products(), *_csc()]
+        _group_descent(), _block_descent(), *_newton(), *_optimality()]
 
 
 def _group_descent() -> KernelCase:
@@ -146,74 +145,3 @@ def _optimality() -> list[KernelCase]:
                  BadCall((good[0], good[1][:2], *good[2:]), ValueError, r"q must have shape \(3,\), got \(2,\)"),
                  BadCall((*good[:3], 8, *good[4:]), ValueError, "kind must be from 0 to 7"),
                  BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
-
-
-def _column_products() -> KernelCase:
-    """Sizes are (columns, rows); a piece of work is 131072 entries."""
-    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        p, n = size
-        return (torch.randn(p, n, generator=generator).to(dtype), torch.randn(n, dtype=_F64, generator=generator),
-                torch.rand(p, generator=generator) < 0.7)
-
-    columns, r, keep = draw((3, 5), _F64, torch.Generator().manual_seed(0))
-    return KernelCase(
-        kernels.column_products, reference.column_products, draw, ((0, 3), (2, 0), (1, 1), (7, 33), (300, 1000)),
-        dtypes=(_F32, _F64), rounding=1e3, bodies=bodies(),
-        refused=(BadCall((columns.half(), r), TypeError, "columns must be float32 or float64, got torch.float16"),
-                 BadCall((columns, r.float()), TypeError, "r must be a float64 tensor"),
-                 BadCall((columns, r[:3]), ValueError, r"r \(n,\), got \(3, 5\) and \(3,\)"),
-                 BadCall((columns, r, keep[:2]), ValueError, "keep must hold 3 booleans"),
-                 BadCall((columns, r), ValueError, "instruction_set must be", {"instruction_set": "avx9"})))
-
-
-def _csc() -> list[KernelCase]:
-    """Sizes are (columns, rows, largest entries of a column, tasks); a piece of work is 32 columns."""
-    def compressed(size: tuple[int, ...], generator: torch.Generator):
-        p, n, most, tasks = size
-        lengths = torch.randint(0, most + 1, (p,), generator=generator) if most > 1 else torch.full((p,), most)
-        starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        rows = [torch.randperm(n, generator=generator)[:c].sort().values for c in lengths.tolist()]
-        at = torch.cat([torch.zeros(0, dtype=torch.int64), *rows])
-        starts, at = (v.int() if p % 2 else v for v in (starts, at))
-        values = torch.randn(at.numel(), dtype=_F64, generator=generator)
-        return (values, at, starts), torch.randperm(p, generator=generator)[:(p + 1) // 2], n, tasks
-
-    def products(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        columns, index, n, tasks = compressed(size, generator)
-        return *columns, torch.randn(n, tasks, dtype=dtype, generator=generator), index, size[3] == 2
-
-    def combination(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        columns, index, n, tasks = compressed(size, generator)
-        return *columns, torch.randn(len(index), tasks, dtype=dtype, generator=generator), index, n
-
-    def gram(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
-        columns, index, n, tasks = compressed(size, generator)
-        # Few short columns beside many, as many long ones, and many short ones: each is another way.
-        left = index if tasks == 1 else index[:2]
-        return *columns, left, index.flip(0)[:40], torch.rand(n, dtype=dtype, generator=generator)
-
-    sizes = ((0, 3, 0, 1), (1, 1, 1, 1), (7, 9, 5, 2), (64, 40, 40, 1), (33, 40, 20, 3), (401, 1500, 1400, 1))
-    found = []
-    for kernel, plain, draw, at, own in (
-            (kernels.csc_products, reference.csc_products, products, 4, (
-                (3, torch.ones(5, 1), TypeError, "r must be a float64"),
-                (3, torch.ones(5, dtype=_F64), ValueError, "r must be a matrix with a column for each task"))),
-            (kernels.csc_combination, reference.csc_combination, combination, 4, (
-                (3, torch.ones(2, 1, dtype=_F64), ValueError, "x must have a row for each of 3 columns"),)),
-            (kernels.csc_gram, reference.csc_gram, gram, 3, (
-                (4, None, TypeError, "right must be an int64 tensor, got None"),
-                (5, torch.ones(5), TypeError, "weights must be a float64 tensor"),
-                (5, torch.ones(5, 1, dtype=_F64), ValueError, "weights must be a vector")))):
-        good: tuple[Any, ...] = draw((6, 5, 4, 2), _F64, torch.Generator().manual_seed(0))
-        bad = ((0, good[0].float(), TypeError, "values must be a float64 tensor"),
-               (1, good[1].int(), TypeError, "int32 or int64, both alike"),
-               (1, good[1][1:], ValueError, "values and rows must be equally long"),
-               (1, good[1] + 5, ValueError, "rows must be from 0 to n - 1"),
-               (1, good[1] - 5, ValueError, "rows must be from 0 to n - 1"),
-               (2, good[2] + 1, ValueError, "starts must rise within the entries"),
-               (at, good[at] + 6, ValueError, "a column must be from 0 to p - 1"),
-               (at, good[at].int(), TypeError, "must be an int64 tensor"),
-               (at, good[at][None], ValueError, "must be a vector"), *own)
-        found.append(KernelCase(kernel, plain, draw, sizes, dtypes=(_F64,), rounding=1e3, refused=tuple(
-            BadCall((*good[:i], v, *good[i + 1:]), error, words) for i, v, error, words in bad)))
-    return found

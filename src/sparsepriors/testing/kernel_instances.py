@@ -11,6 +11,7 @@ from sparsepriors import kernels
 from sparsepriors.kernels import Penalty, reference
 from sparsepriors.testing.descent_instances import NUMBERS, bodies, descent_cases
 from sparsepriors.testing.kernel import BadCall, KernelCase
+from sparsepriors.testing.product_instances import product_cases
 
 _F32, _F64 = torch.float32, torch.float64
 _HALVES = (torch.float16, torch.bfloat16)
@@ -18,8 +19,8 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
-    return [*_bitmaps(), *_born(), *_codes(), *descent_cases(), *_ista(), *_masks(), *_nm_linear(), *_pursuit(),
-            *_total_variation(), *_sparse_convolutions()]
+    return [*_bitmaps(), *_born(), *_codes(), *descent_cases(), *_ista(), *_masks(), *_pursuit(), *product_cases(),
+            *_total_variation()]
 
 
 def _tokens(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
@@ -169,38 +170,6 @@ def _born() -> list[KernelCase]:
                 BadCall((y.mT, tables), ValueError, r"y must have shape \(batch, 2, 2, 3\)"),
                 BadCall((y.to(torch.complex64), tables), ValueError, r"y must be torch\.complex128"),
                 BadCall((y, tables), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))))
-    return made
-
-
-def _nm_linear() -> list[KernelCase]:
-    """Sizes are (rows, outputs, groups); the last is enough work for two threads. Panels hold 16 outputs."""
-    sizes = ((0, 3, 2), (1, 1, 1), (1, 65, 9), (2, 16, 3), (5, 17, 5), (9, 33, 2), (83, 20, 7), (33, 200, 150))
-    packed = kernels.pack_linear_nm(torch.tensor([[0.0, 5.0, 0.0, 7.0], [1.0, 0.0, 0.0, 0.0]]), 2, 4)
-    x = torch.ones(3, 4)
-    refused = (
-        BadCall((x[:, :3], packed), ValueError, r"x must have shape \(\.\.\., 4\), got \(3, 3\)"),
-        BadCall((x.sum(), packed), ValueError, r"x must have shape \(\.\.\., 4\), got \(\)"),
-        BadCall((x.double(), packed), TypeError, "x must be a float32 or bfloat16 tensor, got torch.float64"),
-        BadCall((x, packed.dense()), TypeError, "packed must be a PackedNM, got Tensor"),
-        BadCall((x, packed), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))
-    made = []
-    kinds = tuple((weights, dtype) for dtype in (_F32, torch.bfloat16) for weights in (_F32, torch.bfloat16))
-    for n, m, bias, of in ((2, 4, True, kinds), (1, 8, False, (*kinds[:2], kinds[3])), (5, 16, True, kinds[:2]),
-                           (3, 32, False, kinds[:2]), (3, 5, True, kinds[1:2]), (1, 1, True, kinds[:1])):
-        for weights, dtype in of:
-            def layer(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, n: int = n, m: int = m,
-                      weights: torch.dtype = weights, bias: bool = bias):
-                rows, outputs, groups = size
-                weight = torch.randn(outputs, groups * m, generator=generator)
-                weight[torch.rand(weight.shape, generator=generator) < 0.1] = 0.0
-                weight = torch.where(reference.nm_mask(weight.abs(), n, m), weight, 0.0)
-                return (torch.randn(rows, groups * m, generator=generator).to(dtype),
-                        kernels.pack_linear_nm(weight, n, m, weight[:, 0] if bias else None, dtype=weights))
-
-            made.append(KernelCase(
-                kernels.nm_linear, reference.nm_linear, layer, sizes, (dtype,), 100.0 if dtype == _F32 else 2.0,
-                bodies(), refused=refused, nonfinite=dict.fromkeys((math.nan, math.inf, -math.inf)), least=m,
-                name=f"nm_linear {n}:{m} {str(weights)[6:]} x {str(dtype)[6:]}"))
     return made
 
 
@@ -412,41 +381,4 @@ def _total_variation() -> list[KernelCase]:
         made.append(KernelCase(kernels.tv_prox, reference.tv_prox, images, sizes, dtypes, rounding=1000,
                                bodies=bodies(), refused=refused, view=lambda found: found[0],
                                name=f"{name} complex" if dtypes[0].is_complex else name))
-    return made
-
-
-def _sparse_convolutions() -> list[KernelCase]:
-    """Sizes are (images, input channels, output channels, pixels)."""
-    sizes = ((0, 3, 2, 4), (1, 1, 1, 1), (2, 5, 7, 15), (3, 33, 18, 16), (1, 96, 41, 49), (2, 17, 64, 129),
-             (5, 8, 6, 7), (600, 64, 130, 1), (1, 300, 400, 200), (2, 64, 3, 784), (1, 24, 144, 3136),
-             (2, 40, 90, 18), (1, 6, 70, 35), (3, 50, 90, 52))
-    x, packed = torch.ones(2, 4, 9), kernels.pack_1x1(torch.eye(4)[:3])
-    nonfinite = dict.fromkeys((math.nan, math.inf, -math.inf))
-    refused = (
-        BadCall((x.double(), packed), TypeError, "x must be a float32 tensor, got torch.float64"),
-        BadCall((x[0], packed), ValueError, r"x must have shape \(batch, 4, \*pixels\), got \(4, 9\)"),
-        BadCall((x[:, :3], packed), ValueError, r"x must have shape \(batch, 4, \*pixels\), got \(2, 3, 9\)"),
-        BadCall((x, torch.eye(4)), TypeError, "packed must be PackedCHW, got Tensor"),
-        BadCall((x, packed, 1.0, 0.0), ValueError, "lo must be at most hi, got 1.0 and 0.0"),
-        BadCall((x, packed, math.nan), ValueError, "lo must be at most hi, got nan"),
-        BadCall((x, packed, 0.0, 6.0, torch.empty(2, 4, 9)), ValueError, r"out must be contiguous.* \(2, 3, 9\)"),
-        BadCall((x, packed, 0.0, 6.0, x[:, :3]), ValueError, "out must be contiguous"),
-        BadCall((x, packed, 0.0, 6.0, torch.empty(2, 3, 9, dtype=_F64)), TypeError, "out must be torch.float32"),
-        BadCall((x[:, :, :1], packed, 0.0, 6.0, x.view(-1)[:6].view(2, 3, 1)), ValueError, "share memory"),
-        BadCall((x, packed), ValueError, "instruction_set must be one of", {"instruction_set": "altivec"}))
-    made = []
-    for block, density, bounds in ((1, 0.2, (0.0, 6.0)), (2, 0.3, (-math.inf, math.inf)), (4, 0.1, (-1.0, 1.0)),
-                                   (1, 0.0, (0.0, 6.0)), (4, 1.0, (-math.inf, 2.0))):
-        def layer(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, block: int = block,
-                  density: float = density, bounds: tuple[float, float] = bounds):
-            images, channels, outputs, pixels = size
-            weight = torch.randn(outputs, channels, dtype=dtype, generator=generator)
-            weight[torch.rand(outputs, channels, generator=generator) >= density] = 0
-            bias = torch.randn(outputs, dtype=dtype, generator=generator)
-            x = torch.randn(images, channels, pixels, dtype=dtype, generator=generator)
-            return x, kernels.pack_1x1(weight, bias, block), *bounds
-
-        made.append(KernelCase(
-            kernels.spmm_chw, reference.spmm_chw, layer, sizes, (_F32,), rounding=100, bodies=bodies(),
-            nonfinite=nonfinite, refused=refused, name=f"spmm_chw blocks of {block}, {density:.0%} kept"))
     return made

@@ -44,6 +44,7 @@ void bind_bitmap(nb::module_& m);
 void bind_born(nb::module_& m);
 void bind_codes(nb::module_& m);
 void bind_csc(nb::module_& m);
+void bind_dense(nb::module_& m);
 void bind_descent(nb::module_& m);
 void bind_ista(nb::module_& m);
 void bind_masks(nb::module_& m);

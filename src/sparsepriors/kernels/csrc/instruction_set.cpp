@@ -5,6 +5,7 @@
 #include "born.hpp"
 #include "codes.hpp"
 #include "columns.hpp"
+#include "dense.hpp"
 #include "descent.hpp"
 #include "ista.hpp"
 #include "kernels.hpp"
@@ -51,6 +52,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     {pursuit<double>},
     {reaching<float>, sum_rows<float>, dot_rows<float>},
     {reaching<double>, sum_rows<double>, dot_rows<double>},
+    {matrix_vector<float>, vector_matrix<float>},
+    {matrix_vector<double>, vector_matrix<double>},
     largest_modulus<float>,
     largest_modulus<double>,
 };

@@ -353,6 +353,14 @@ struct CodeKernels {
                      size_t first, size_t last, T* out);
 };
 
+// Products of a dense matrix [rows][columns] with one vector, see dense.hpp.
+template <class T>
+struct DenseKernels {
+    void (*matrix_vector)(const T* matrix, size_t columns, size_t first, size_t last, const T* x, T* out);
+    void (*vector_matrix)(const T* matrix, size_t columns, size_t first, size_t last, size_t begin, size_t end,
+                          const T* y, T* out);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -375,6 +383,8 @@ struct InstructionSet {
     PursuitKernels<double> pursuit64;
     CodeKernels<float> code32;
     CodeKernels<double> code64;
+    DenseKernels<float> dense32;
+    DenseKernels<double> dense64;
     // The largest modulus, infinity if there is one, NaN if there is one.
     float (*modulus32)(const float* x, size_t count);
     double (*modulus64)(const double* x, size_t count);

@@ -53,6 +53,7 @@ NB_MODULE(_native, m) {
     bind_born(m);
     bind_codes(m);
     bind_csc(m);
+    bind_dense(m);
     bind_descent(m);
     bind_ista(m);
     bind_masks(m);

@@ -3,6 +3,7 @@
 from sparsepriors.kernels.reference.bitmap import bitmap_attention, bitmap_mix, bitmap_scores, pack_bitmap
 from sparsepriors.kernels.reference.codes import dot_rows, largest_positive, scatter_rows, sum_rows
 from sparsepriors.kernels.reference.csc import csc_combination, csc_gram, csc_products
+from sparsepriors.kernels.reference.dense import matrix_vector, vector_matrix
 from sparsepriors.kernels.reference.descent import block_descent, gram_descent, gram_group_descent
 from sparsepriors.kernels.reference.ista import gram_ista
 from sparsepriors.kernels.reference.masks import nm_mask, topk_levels, topk_mask
@@ -15,5 +16,6 @@ from sparsepriors.kernels.reference.total_variation import tv_prox
 
 __all__ = ["bitmap_attention", "bitmap_mix", "bitmap_scores", "block_descent", "born_adjoint", "born_forward",
            "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows", "gram_descent",
-           "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "largest_positive", "nm_linear", "nm_mask",
-           "optimality", "pack_bitmap", "scatter_rows", "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox"]
+           "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "largest_positive", "matrix_vector",
+           "nm_linear", "nm_mask", "optimality", "pack_bitmap", "scatter_rows", "spmm_chw", "sum_rows", "topk_levels",
+           "topk_mask", "tv_prox", "vector_matrix"]
