@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sparsepriors import _checks
+from sparsepriors import _checks, kernels
 from sparsepriors._norms import euclidean
 from sparsepriors.priors import _shapes
 from sparsepriors.priors.base import Prior
@@ -146,15 +146,13 @@ class Simplex(_OfRadius, convex=True, accepts_complex=False):
 
     References
     ----------
-    Held, Wolfe and Crowder (1974), Validation of subgradient optimization; the threshold by sorting.
+    Held, Wolfe and Crowder (1974), Validation of subgradient optimization, for the threshold; `kernels.project_simplex`
+    for how it is found.
     """
 
     def _project(self, x: Tensor) -> Tensor:
         rows = _shapes.flatten(x, self.dims)
-        if rows.numel() == 0:
-            return x.clone()
-        radius = _shapes.per_row(_shapes.like(self.radius, x), x, self.dims)
-        return torch.relu(rows - _simplex_threshold(rows, radius)).reshape(x.shape)
+        return kernels.project_simplex(rows, _radii(self.radius, x, self.dims)).reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -168,18 +166,13 @@ class L1Ball(_OfRadius, convex=True):
 
     References
     ----------
-    Duchi, Shalev-Shwartz, Singer and Chandra (2008), Efficient projections onto the l1-ball.
+    Duchi, Shalev-Shwartz, Singer and Chandra (2008), Efficient projections onto the l1-ball; `kernels.project_l1_ball`
+    for how the threshold is found.
     """
 
     def _project(self, x: Tensor) -> Tensor:
         rows = _shapes.flatten(x, self.dims)
-        if rows.numel() == 0:
-            return x.clone()
-        radius = _shapes.per_row(_shapes.like(self.radius, x), x, self.dims)
-        r = rows.abs()
-        outside = r.sum(dim=-1, keepdim=True, dtype=torch.float64) > radius
-        shrunk = _shapes.rephase(rows, torch.relu(r - _simplex_threshold(r, radius)))
-        return torch.where(outside, shrunk, rows).reshape(x.shape)
+        return kernels.project_l1_ball(rows, _radii(self.radius, x, self.dims)).reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -246,14 +239,12 @@ class Rank(ConstraintSet):
         return (u[..., :k] * s[..., None, :k]) @ vh[..., :k, :]
 
 
-def _simplex_threshold(rows: Tensor, radius: float | Tensor) -> Tensor:
-    """The shift tau with sum_i max(rows_i - tau, 0) = radius, per row."""
-    ordered = torch.sort(rows, dim=-1, descending=True).values.double()
-    count = torch.arange(1, rows.shape[-1] + 1, device=rows.device, dtype=torch.float64)
-    tau = (ordered.cumsum(dim=-1) - radius) / count
-    # The last index at which the ordered entry still exceeds its tau; index 0 always does.
-    last = (ordered > tau).sum(dim=-1, keepdim=True).clamp(min=1) - 1
-    return tau.gather(-1, last).to(rows.dtype)
+def _radii(radius: float | Tensor, x: Tensor, dims: int | None) -> float | Tensor:
+    """A number for all rows of `_shapes.flatten`, or a tensor of one for each."""
+    radius = _shapes.per_row(radius, x, dims)
+    if not isinstance(radius, Tensor):
+        return radius
+    return radius[..., 0].expand(x.shape[:x.ndim - dims]) if dims is not None else radius
 
 
 def _largest(r: Tensor, dims: int | None) -> Tensor:

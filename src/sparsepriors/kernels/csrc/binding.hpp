@@ -51,6 +51,7 @@ void bind_masks(nb::module_& m);
 void bind_modulus(nb::module_& m);
 void bind_nm_linear(nb::module_& m);
 void bind_pursuit(nb::module_& m);
+void bind_simplex(nb::module_& m);
 void bind_spmm(nb::module_& m);
 void bind_variation(nb::module_& m);
 

@@ -15,6 +15,7 @@
 #include "nm_dot.hpp"
 #include "nm_linear.hpp"
 #include "pursuit.hpp"
+#include "simplex.hpp"
 #include "softmax.hpp"
 #include "spmm.hpp"
 #include "variation.hpp"
@@ -56,6 +57,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     {matrix_vector<double>, vector_matrix<double>},
     largest_modulus<float>,
     largest_modulus<double>,
+    simplex<float>,
+    simplex<double>,
 };
 
 }  // namespace sparsepriors

@@ -361,6 +361,31 @@ struct DenseKernels {
                           const T* y, T* out);
 };
 
+// What of x a projection onto the simplex looks at.
+enum class SimplexEntries { plain, modulus, complex_modulus };
+
+struct SimplexTotals {
+    double top, sum, moduli;  // the largest entry, their sum, the sum of their moduli
+};
+
+// How far entries are lowered: by the exact sum of the two numbers. What is near `at` is measured from it without error.
+struct SimplexShift {
+    double at, more;
+};
+
+// Loops of a projection onto the simplex over `count` entries, see simplex.hpp.
+template <class T>
+struct SimplexKernels {
+    SimplexTotals (*totals)(const T* x, size_t count);
+    // Copies the entries above the shift to `kept`, which has room for all, and returns how many; excess: `unit` times
+    // the sum of what they exceed it by.
+    size_t (*above)(const T* x, size_t count, SimplexShift, double unit, T* kept, double* excess);
+    // The same of entries that were kept, in place.
+    size_t (*still_above)(const T* from, size_t count, SimplexShift, double unit, T* kept, double* excess);
+    // Writes x with its entries lowered, those below the shift zero.
+    void (*lower)(const T* x, size_t count, SimplexShift, T* out);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -388,6 +413,8 @@ struct InstructionSet {
     // The largest modulus, infinity if there is one, NaN if there is one.
     float (*modulus32)(const float* x, size_t count);
     double (*modulus64)(const double* x, size_t count);
+    SimplexKernels<float> (*simplex32)(SimplexEntries);
+    SimplexKernels<double> (*simplex64)(SimplexEntries);
 };
 
 extern const InstructionSet portable, avx2, avx512, avx512_vbmi2;

@@ -60,6 +60,7 @@ NB_MODULE(_native, m) {
     bind_modulus(m);
     bind_nm_linear(m);
     bind_pursuit(m);
+    bind_simplex(m);
     bind_spmm(m);
     bind_variation(m);
 }
