@@ -92,35 +92,50 @@ def total_variation(quick: bool, generator: torch.Generator) -> list[dict[str, A
     return rows
 
 
+def projections(quick: bool, generator: torch.Generator) -> list[dict[str, Any]]:
+    """The simplex and the l1 ball of a tenth of the norm."""
+    rows = []
+    for n in (100,) if quick else (1000, 30_000, 1_000_000):
+        x = torch.randn(n, dtype=torch.float64, generator=generator)
+        radius = 0.1 * float(x.abs().sum())
+        simplex, ball = Simplex(radius), L1Ball(radius)
+        their_simplex, their_ball = pyproximal.Simplex(n, radius), pyproximal.L1Ball(n, radius)
+        rows.append(compared(f"simplex, n = {n:,}", "pyproximal Simplex", lambda p=simplex, x=x: p.prox(x),
+                             lambda p=their_simplex, x=x: p.prox(x.numpy(), 1.0), 1e-5))
+        rows.append(compared(f"l1 ball, n = {n:,}", "pyproximal L1Ball", lambda p=ball, x=x: p.prox(x),
+                             lambda p=their_ball, x=x: p.prox(x.numpy(), 1.0), 1e-4))
+    return rows
+
+
 def closed_forms(quick: bool, generator: torch.Generator) -> list[dict[str, Any]]:
-    n, side = (100, 20) if quick else (1_000_000, 500)
+    """SLOPE, and the nuclear norm with thresholds near to and far from the largest singular value."""
+    n = 100 if quick else 1_000_000
     x = torch.randn(n, dtype=torch.float64, generator=generator)
     weights = torch.linspace(2, 0, n, dtype=torch.float64)
-    matrix = torch.randn(side, side, dtype=torch.float64, generator=generator)
-    radius = 0.1 * float(x.abs().sum())
-    simplex, ball, slope, nuclear = Simplex(radius), L1Ball(radius), SLOPE(weights), NuclearNorm(5.0)
-    their_simplex, their_ball = pyproximal.Simplex(n, radius), pyproximal.L1Ball(n, radius)
-    their_nuclear = pyproximal.Nuclear((side, side), 5.0)
-    rows = []
-    for case, peer_name, ours, peer, accuracy in (
-            (f"simplex, n = {n:,}", "pyproximal Simplex", lambda: simplex.prox(x),
-             lambda: their_simplex.prox(x.numpy(), 1.0), 1e-5),
-            (f"l1 ball, n = {n:,}", "pyproximal L1Ball", lambda: ball.prox(x), lambda: their_ball.prox(x.numpy(), 1.0),
-             1e-4),
-            (f"SLOPE, n = {n:,}", "scikit-learn isotonic_regression", lambda: slope.prox(x),
-             lambda: slope_by_sklearn(x.numpy(), weights.numpy()), 1e-10),
-            (f"nuclear norm, {side} x {side}", "pyproximal Nuclear", lambda: nuclear.prox(matrix),
-             lambda: their_nuclear.prox(matrix.numpy().ravel(), 1.0), 1e-10)):
-        off = float((ours().flatten() - torch.from_numpy(np.asarray(peer()).ravel())).abs().max())
-        if off > accuracy:
-            raise AssertionError(f"{case}: ours and {peer_name} differ by {off:.1e}")
-        rows.append(time_row(case, peer_name, paired(ours, peer, pairs=5)))
+    slope = SLOPE(weights)
+    rows = [compared(f"SLOPE, n = {n:,}", "scikit-learn isotonic_regression", lambda: slope.prox(x),
+                     lambda: slope_by_sklearn(x.numpy(), weights.numpy()), 1e-10)]
+    for side, weight in ((20, 5.0),) if quick else ((50, 1.0), (500, 5.0), (500, 0.05)):
+        matrix = torch.randn(side, side, dtype=torch.float64, generator=generator)
+        nuclear, theirs = NuclearNorm(weight), pyproximal.Nuclear((side, side), weight)
+        rows.append(compared(f"nuclear norm, {side} x {side}, threshold {weight:g}", "pyproximal Nuclear",
+                             lambda p=nuclear, x=matrix: p.prox(x),
+                             lambda p=theirs, x=matrix: p.prox(x.numpy().ravel(), 1.0), 1e-10))
     return rows
+
+
+def compared(case: str, name: str, ours: Callable[[], Tensor], peer: Callable[[], Any],
+             accuracy: float) -> dict[str, Any]:
+    """A row, once both have given the same answer to the accuracy of the peer."""
+    off = float((ours().flatten() - torch.from_numpy(np.asarray(peer()).ravel())).abs().max())
+    if off > accuracy:
+        raise AssertionError(f"{case}: ours and {name} differ by {off:.1e}")
+    return time_row(case, name, paired(ours, peer, pairs=51, budget=3))
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
-    return total_variation(quick, generator) + closed_forms(quick, generator)
+    return total_variation(quick, generator) + projections(quick, generator) + closed_forms(quick, generator)
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsepriors import _checks, kernels
 from sparsepriors._norms import euclidean
-from sparsepriors.priors import _shapes
+from sparsepriors.priors import _shapes, _singular_values
 from sparsepriors.priors.base import Prior
 
 _SLACK = 100.0
@@ -234,8 +234,10 @@ class Rank(ConstraintSet):
     def _project(self, x: Tensor) -> Tensor:
         if self.k >= min(x.shape[-2:]) or x.numel() == 0:
             return x.clone()
-        u, s, vh = torch.linalg.svd(x, full_matrices=False)
         k = self.k
+        if not (torch.is_grad_enabled() and x.requires_grad) and _singular_values.takes(x):
+            return _singular_values.lower_singular_values(x, 0.0, k)
+        u, s, vh = torch.linalg.svd(x, full_matrices=False)
         return (u[..., :k] * s[..., None, :k]) @ vh[..., :k, :]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsepriors import _checks
-from sparsepriors.priors import _shapes
+from sparsepriors.priors import _shapes, _singular_values
 from sparsepriors.priors.base import Prior
 
 
@@ -16,9 +16,9 @@ from sparsepriors.priors.base import Prior
 class NuclearNorm(Prior, convex=True):
     """R(X) = weight * sum of the singular values of the matrices in the last two axes.
 
-    Where the threshold is not small beside the largest singular value, and no gradient is asked for, the prox is taken
-    from the eigenvectors of the smaller Gram matrix, which is faster and as accurate: singular values that are lost in
-    its rounding lie far below the threshold.
+    Where no gradient is asked for, the prox is taken from the eigenvectors of the smaller Gram matrix, which is faster
+    than a singular value decomposition and as accurate: singular values that are lost in its rounding lie far below the
+    threshold, or are taken from a Gram matrix of their own.
 
     Parameters
     ----------
@@ -51,8 +51,12 @@ class NuclearNorm(Prior, convex=True):
     def _prox(self, x: Tensor, step: float | Tensor) -> Tensor:
         if x.numel() == 0:
             return x.clone()
-        threshold = _shapes.tensor_like(self.weight, x) * step
-        if not (torch.is_grad_enabled() and (x.requires_grad or threshold.requires_grad)):
+        threshold = _shapes.like(self.weight, x) * step
+        if not (torch.is_grad_enabled()
+                and any(isinstance(t, Tensor) and t.requires_grad for t in (x, threshold))):
+            if _singular_values.takes(x):
+                return _singular_values.lower_singular_values(x, threshold)
+            threshold = _shapes.tensor_like(threshold, x)
             tall = x if x.shape[-2] >= x.shape[-1] else x.mH
             gram = tall.mH @ tall
             if _well_above_rounding(threshold, gram):
