@@ -25,6 +25,7 @@ from sparsepriors.kernels.penalties import Penalty
 from sparsepriors.kernels.pursuit import gram_pursuit
 from sparsepriors.kernels.radar import born_adjoint, born_forward
 from sparsepriors.kernels.simplex import project_l1_ball, project_simplex
+from sparsepriors.kernels.sorted_l1 import sorted_l1_prox
 from sparsepriors.kernels.spmm import spmm_chw
 from sparsepriors.kernels.spmm_costs import SpmmCosts, calibrate
 from sparsepriors.kernels.total_variation import tv_prox
@@ -34,5 +35,5 @@ __all__ = ["BitmapTensor", "BornTables", "KernelInfo", "Packed", "PackedCHW", "P
            "born_tables", "calibrate", "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows",
            "gram_descent", "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "info", "instruction_sets",
            "largest_positive", "matrix_vector", "nm_linear", "nm_mask", "optimality", "pack_1x1", "pack_bitmap",
-           "pack_linear_nm", "project_l1_ball", "project_simplex", "scatter_rows", "spmm_chw", "sum_rows",
-           "topk_levels", "topk_mask", "tv_prox", "vector_matrix"]
+           "pack_linear_nm", "project_l1_ball", "project_simplex", "scatter_rows", "sorted_l1_prox", "spmm_chw",
+           "sum_rows", "topk_levels", "topk_mask", "tv_prox", "vector_matrix"]

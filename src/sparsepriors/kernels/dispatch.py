@@ -15,7 +15,7 @@ from sparsepriors import _checks
 from sparsepriors._compiled import DTYPES, FIRST, NATIVE, SETS, WHY_NOT
 
 # No wider vector makes these faster.
-_PORTABLE_ONLY = ("csc_combination", "csc_gram", "csc_products", "topk_levels", "topk_mask")
+_PORTABLE_ONLY = ("csc_combination", "csc_gram", "csc_products", "sorted_l1_prox", "topk_levels", "topk_mask")
 
 
 class _Serial(threading.local):

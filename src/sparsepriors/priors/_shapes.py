@@ -57,13 +57,14 @@ def flatten(x: Tensor, dims: int | None) -> Tensor:
 
 
 def per_row(value: float | Tensor, x: Tensor, dims: int | None) -> float | Tensor:
-    """Return a value that is constant over each unknown in a shape that broadcasts against `flatten`'s rows."""
+    """Return a number as it is, a tensor that is constant over each unknown with one entry per row of `flatten`."""
     if not isinstance(value, Tensor):
         return value
     if dims is None:
         return value.reshape(())
+    batch = x.shape[:x.ndim - dims]
     full = value.reshape((1,) * (x.ndim - value.ndim) + tuple(value.shape))
-    return full.reshape(*full.shape[:x.ndim - dims], 1)
+    return full.reshape(full.shape[:len(batch)]).expand(batch)
 
 
 def rephase(x: Tensor, modulus: Tensor) -> Tensor:

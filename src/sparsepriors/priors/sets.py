@@ -152,7 +152,7 @@ class Simplex(_OfRadius, convex=True, accepts_complex=False):
 
     def _project(self, x: Tensor) -> Tensor:
         rows = _shapes.flatten(x, self.dims)
-        return kernels.project_simplex(rows, _radii(self.radius, x, self.dims)).reshape(x.shape)
+        return kernels.project_simplex(rows, _shapes.per_row(self.radius, x, self.dims)).reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class L1Ball(_OfRadius, convex=True):
 
     def _project(self, x: Tensor) -> Tensor:
         rows = _shapes.flatten(x, self.dims)
-        return kernels.project_l1_ball(rows, _radii(self.radius, x, self.dims)).reshape(x.shape)
+        return kernels.project_l1_ball(rows, _shapes.per_row(self.radius, x, self.dims)).reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -239,14 +239,6 @@ class Rank(ConstraintSet):
             return _singular_values.lower_singular_values(x, 0.0, k)
         u, s, vh = torch.linalg.svd(x, full_matrices=False)
         return (u[..., :k] * s[..., None, :k]) @ vh[..., :k, :]
-
-
-def _radii(radius: float | Tensor, x: Tensor, dims: int | None) -> float | Tensor:
-    """A number for all rows of `_shapes.flatten`, or a tensor of one for each."""
-    radius = _shapes.per_row(radius, x, dims)
-    if not isinstance(radius, Tensor):
-        return radius
-    return radius[..., 0].expand(x.shape[:x.ndim - dims]) if dims is not None else radius
 
 
 def _largest(r: Tensor, dims: int | None) -> Tensor:

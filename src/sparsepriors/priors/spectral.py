@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sparsepriors import _checks
+from sparsepriors import _checks, kernels
 from sparsepriors.priors import _shapes, _singular_values
 from sparsepriors.priors.base import Prior
 
@@ -119,20 +119,5 @@ class SLOPE(Prior, convex=True):
         if x.numel() == 0:
             return x.clone()
         rows = _shapes.flatten(x, self.dims)
-        step = _shapes.per_row(step, x, self.dims)
-        ordered, order = rows.abs().sort(dim=-1, descending=True, stable=True)
-        shifted = ordered - step * _shapes.tensor_like(self.weights, x)
-        flat = torch.stack([_decreasing(row) for row in shifted.reshape(-1, shifted.shape[-1])])
-        moduli = torch.empty_like(shifted).scatter(-1, order, torch.relu(flat).reshape(shifted.shape))
+        moduli = kernels.sorted_l1_prox(rows.abs(), self.weights, _shapes.per_row(step, x, self.dims))
         return _shapes.rephase(rows, moduli).reshape(x.shape)
-
-
-def _decreasing(row: Tensor) -> Tensor:
-    """The nearest nonincreasing sequence: blocks of the isotonic fit, averaged so that gradients flow."""
-    from scipy.optimize import isotonic_regression
-
-    fit = isotonic_regression(row.detach().cpu().double().numpy(), increasing=False)
-    sizes = torch.as_tensor(fit.blocks, device=row.device, dtype=torch.int64).diff()
-    block = torch.repeat_interleave(torch.arange(sizes.numel(), device=row.device), sizes)
-    means = row.new_zeros(sizes.numel()).index_add(0, block, row) / sizes.to(row.dtype)
-    return means[block]

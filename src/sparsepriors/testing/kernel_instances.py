@@ -12,7 +12,7 @@ from sparsepriors.kernels import Penalty, reference
 from sparsepriors.testing.descent_instances import NUMBERS, bodies, descent_cases
 from sparsepriors.testing.kernel import BadCall, KernelCase
 from sparsepriors.testing.product_instances import product_cases
-from sparsepriors.testing.simplex_instances import simplex_cases
+from sparsepriors.testing.simplex_instances import simplex_cases, sorted_l1_cases
 
 _F32, _F64 = torch.float32, torch.float64
 _HALVES = (torch.float16, torch.bfloat16)
@@ -21,7 +21,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 def cases() -> list[KernelCase]:
     """Cases of every exported kernel."""
     return [*_bitmaps(), *_born(), *_codes(), *descent_cases(), *_ista(), *_masks(), *_pursuit(), *product_cases(),
-            *simplex_cases(), *_total_variation()]
+            *simplex_cases(), *sorted_l1_cases(), *_total_variation()]
 
 
 def _tokens(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The projections onto the simplex and the l1 ball, for the table of kernels."""
+"""Projections onto the simplex and the l1 ball and the prox of the sorted l1 norm, for the table of kernels."""
 
 from __future__ import annotations
 
@@ -40,3 +40,25 @@ def simplex_cases() -> list[KernelCase]:
             made.append(KernelCase(kernel, plain, rows, sizes, dtypes, rounding=100, bodies=bodies(), refused=refused,
                                    name=f"{kernel.__name__} {share:.0%}{' complex' if dtypes is _COMPLEX else ''}"))
     return made
+
+
+def sorted_l1_cases() -> list[KernelCase]:
+    """Rows on both sides of 512 entries, up to which another sort is used; some entries are tied."""
+    r, weights = torch.ones(2, 3), torch.ones(3)
+    refused = (
+        BadCall((r.to(torch.int64), weights, 1.0), TypeError, "floating point.* got torch.int64"),
+        BadCall((r[0, 0], weights, 1.0), ValueError, r"shapes \(\*batch, n\) and \(n,\), got \(\) and \(3,\)"),
+        BadCall((r, weights[:2], 1.0), ValueError, r"got \(2, 3\) and \(2,\)"),
+        BadCall((r, weights, -1.0), ValueError, "step must be finite and nonnegative, got -1.0"),
+        BadCall((r, weights, torch.ones(3)), ValueError, r"step must be a number or have shape \(2,\).* got \(3,\)"))
+
+    def rows(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        r = torch.randn(size, dtype=dtype, generator=generator).abs()
+        drawn = torch.rand(size, generator=generator)
+        r = torch.where(drawn < 0.2, 0.75, torch.where(drawn > 0.9, 0, r))
+        step = torch.rand(size[:-1], dtype=dtype, generator=generator)
+        return r, torch.linspace(2, 0, size[-1], dtype=dtype), step if len(size) > 1 else 0.7
+
+    sizes = ((0,), (1,), (7,), (3, 5), (2, 0), (0, 4), (4, 1), (512,), (513,), (3, 5000), (900, 60))
+    return [KernelCase(kernels.sorted_l1_prox, reference.sorted_l1_prox, rows, sizes, _REAL, rounding=100,
+                       refused=refused)]

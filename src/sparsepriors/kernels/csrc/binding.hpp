@@ -52,6 +52,7 @@ void bind_modulus(nb::module_& m);
 void bind_nm_linear(nb::module_& m);
 void bind_pursuit(nb::module_& m);
 void bind_simplex(nb::module_& m);
+void bind_sorted_l1(nb::module_& m);
 void bind_spmm(nb::module_& m);
 void bind_variation(nb::module_& m);
 

@@ -61,6 +61,7 @@ NB_MODULE(_native, m) {
     bind_nm_linear(m);
     bind_pursuit(m);
     bind_simplex(m);
+    bind_sorted_l1(m);
     bind_spmm(m);
     bind_variation(m);
 }

@@ -13,10 +13,11 @@ from sparsepriors.kernels.reference.packed import nm_linear, spmm_chw
 from sparsepriors.kernels.reference.pursuit import gram_pursuit
 from sparsepriors.kernels.reference.radar import born_adjoint, born_forward
 from sparsepriors.kernels.reference.simplex import project_l1_ball, project_simplex
+from sparsepriors.kernels.reference.sorted_l1 import sorted_l1_prox
 from sparsepriors.kernels.reference.total_variation import tv_prox
 
 __all__ = ["bitmap_attention", "bitmap_mix", "bitmap_scores", "block_descent", "born_adjoint", "born_forward",
            "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows", "gram_descent",
            "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "largest_positive", "matrix_vector",
            "nm_linear", "nm_mask", "optimality", "pack_bitmap", "project_l1_ball", "project_simplex", "scatter_rows",
-           "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox", "vector_matrix"]
+           "sorted_l1_prox", "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox", "vector_matrix"]
