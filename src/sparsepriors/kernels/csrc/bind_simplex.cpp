@@ -14,21 +14,23 @@ namespace {
 constexpr size_t kPiece = size_t(1) << 14;   // entries of a row that one thread takes at a time
 constexpr size_t kSerial = size_t(1) << 15;  // entries that are looked at sooner than another thread has begun
 
-// The shift moved by delta, as the exact sum of two numbers again.
+// The shift moved by delta, the larger number first again.
 SimplexShift moved(SimplexShift shift, double delta) {
     const double by = shift.more + delta, sum = shift.at + by, part = sum - shift.at;
     return {sum, (shift.at - (sum - part)) + (by - part)};
 }
 
-// A row x of n entries, each of `parts` numbers.
+// Projects rows of n entries, each of `parts` numbers, one after another.
 template <class T>
-class Row {
+class Projection {
    public:
-    Row(const SimplexKernels<T>& kernels, const T* x, size_t n, size_t parts, T* out, size_t threads)
-        : kernels_(kernels), x_(x), n_(n), parts_(parts), out_(out), threads_(threads), lists_((n + kPiece - 1) / kPiece) {}
+    Projection(const SimplexKernels<T>& kernels, size_t n, size_t parts, size_t threads)
+        : kernels_(kernels), n_(n), parts_(parts), threads_(threads), found_((n + kPiece - 1) / kPiece),
+          lists_(found_.size()) {}
 
-    // Writes the point of the simplex of this radius, or of the ball, that is nearest to the row.
-    void project(double radius, bool ball) {
+    // Writes the point of the simplex of this radius, or of the ball, that is nearest to the row x.
+    void operator()(const T* x, double radius, bool ball, T* out) {
+        x_ = x, out_ = out;
         const SimplexTotals all = totals();
         if (ball && all.sum <= radius) {
             over(n_, [&](size_t p, size_t count) {
@@ -51,11 +53,11 @@ class Row {
     };
 
     const SimplexKernels<T>& kernels_;
-    const T* const x_;
-    const size_t n_, parts_;
-    T* const out_;
-    const size_t threads_;
+    const size_t n_, parts_, threads_;
+    std::vector<SimplexTotals> found_;
     std::vector<List> lists_;
+    const T* x_ = nullptr;
+    T* out_ = nullptr;
 
     // Calls work(piece, its number of entries), on one thread where `entries` in all are few.
     template <class Work>
@@ -65,10 +67,9 @@ class Row {
     }
 
     SimplexTotals totals() {
-        std::vector<SimplexTotals> found(lists_.size());
-        over(n_, [&](size_t p, size_t count) { found[p] = kernels_.totals(x_ + p * kPiece * parts_, count); });
+        over(n_, [&](size_t p, size_t count) { found_[p] = kernels_.totals(x_ + p * kPiece * parts_, count); });
         SimplexTotals all{-std::numeric_limits<double>::infinity(), 0, 0};
-        for (const SimplexTotals& f : found) {
+        for (const SimplexTotals& f : found_) {
             all.top = std::max(all.top, f.top);
             all.sum += f.sum, all.moduli += f.moduli;
         }
@@ -119,8 +120,9 @@ void rows(const T* x, size_t size, size_t count, size_t parts, const double* rad
     const size_t inside = pieces >= threads ? 1 : threads;  // threads within one row: only where there are too few
     const Unlocked unlocked;
     share(pieces, inside == 1 && size > kSerial ? threads : 1, [&](size_t p, size_t) {
+        Projection<T> project(kernels, n, parts, inside);
         for (size_t i = p * work, end = std::min(count, i + work); i < end; ++i)
-            Row<T>(kernels, x + i * n * parts, n, parts, out + i * n * parts, inside).project(radius[i], ball);
+            project(x + i * n * parts, radius[i], ball, out + i * n * parts);
     });
 }
 
