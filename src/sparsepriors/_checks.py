@@ -97,6 +97,42 @@ def _bounded(name: str, value: float | Tensor, *, strict: bool) -> None:
         raise ValueError(f"{name} must be finite and {want}, got {value}")
 
 
+def number(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is one finite real number (a tensor with one entry is), else raise.
+
+    Raises
+    ------
+    TypeError
+        If it is no number, or a tensor with more entries than one.
+    ValueError
+        If it is NaN or infinite.
+    """
+    if isinstance(value, Tensor):
+        if value.numel() != 1 or value.is_complex():
+            raise TypeError(f"{name} must be one real number, got a tensor {value.dtype} {tuple(value.shape)}")
+        value = value.item()
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
+def share(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is one number in [0, 1], else raise `TypeError` or `ValueError`."""
+    part = number(name, value)
+    if not 0 <= part <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {part:g}")
+    return part
+
+
+def instance(name: str, value: object, kind: type | tuple[type, ...]) -> None:
+    """Raise `TypeError` unless ``value`` is an object of this class, or of one of these."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        raise TypeError(f"{name} must be a {' or a '.join(k.__name__ for k in kinds)}, got {type(value).__name__}")
+
+
 def count(name: str, value: object, *, low: int = 0, high: int | None = None) -> int:
     """Return ``value`` if it is an integer in [low, high], else raise `TypeError` or `ValueError`."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -78,14 +78,34 @@ def test_subset_keeps_an_even_stride(arrays):
     (lambda a: a.update(rx=a["rx"] + 1j), TypeError, "rx must be real"),
     (lambda a: a.update(freqs=np.zeros(5)), ValueError, "freqs must be finite and positive"),
     (lambda a: a.update(freqs=np.ones((2, 2))), ValueError, r"freqs must have shape \(K,\)"),
+    (lambda a: a.update(freqs=a["freqs"] / 1e9), ValueError, "freqs must be in Hz and tx and rx in metres"),
     (lambda a: a.update(y=np.array([{}], dtype=object)), ValueError, "Python objects"),
-], ids=["missing", "real", "transposed", "nan", "planar", "complex", "zero", "matrix", "objects"])
+], ids=["missing", "real", "transposed", "nan", "planar", "complex", "zero", "matrix", "gigahertz", "objects"])
 def test_bad_files_are_refused_by_name(tmp_path, arrays, change, error, message):
     change(arrays)
     with open(tmp_path / "bad.npz", "wb") as f:
         np.savez(f, **arrays)
     with pytest.raises(error, match=r"(?s)bad\.npz.*" + message):
         read_measurement(tmp_path / "bad.npz")
+
+
+@pytest.mark.public_door
+def test_one_receiver_of_a_matlab_file(tmp_path, arrays):
+    """MATLAB drops a last axis of length 1."""
+    one = arrays | {"y": arrays["y"][:, :, 0], "rx": arrays["rx"][:1]}
+    scipy.io.savemat(tmp_path / "one.mat", one)
+    data = read_measurement(tmp_path / "one.mat")
+    np.testing.assert_array_equal(data.y.numpy(), arrays["y"][:, :, :1])
+    scipy.io.savemat(tmp_path / "one.mat", one | {"rx": arrays["rx"]})
+    with pytest.raises(ValueError, match=r"= \(5, 3, 4\), got \(5, 3\)"):
+        read_measurement(tmp_path / "one.mat")
+
+
+@pytest.mark.public_door
+def test_what_is_no_measurement_is_not_written(tmp_path):
+    with pytest.raises(TypeError, match="data must be a Measurement, got str"):
+        write_measurement(tmp_path / "m.npz", "m")  # pyright: ignore[reportArgumentType]
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_field_name_is_refused(tmp_path, arrays):

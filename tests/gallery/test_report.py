@@ -2,8 +2,10 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from sparsepriors.gallery import write_report
+from sparsepriors.gallery._figures import figures
 from sparsepriors.gallery._html import el
 from sparsepriors.gallery._numbers import number, spread
 
@@ -72,3 +74,11 @@ def test_numbers_read_well():
 
 def test_elements_escape():
     assert el("a", "<&", href='"') == '<a href="&quot;">&lt;&amp;</a>'
+
+
+@pytest.mark.parametrize(("size", "wide"), [((1000, 700), False), ((1000, 500), True), ((1700, 1000), True)],
+                         ids=["small", "wide", "large"])
+def test_a_figure_whose_words_half_a_page_would_shrink_has_the_whole_of_it(tmp_path, size, wide):
+    Image.new("L", size).save(tmp_path / "f.png")
+    found = str(figures(tmp_path, [{"file": "f.png", "caption": "", "alt": "a figure"}]))
+    assert ('class="wide"' in found) == wide

@@ -174,6 +174,14 @@ def test_bad_requests_are_refused(scene):
         reconstruct(data.y * math.nan, op, snr_db=3.0)
     with pytest.raises(ValueError, match="y must not be zero"):
         reconstruct(0 * data.y, op, eps=1.0, max_iter=1)
+    with pytest.raises(ValueError, match="y must not be zero"):
+        reconstruct(0 * data.y, op, snr_db=10.0, max_iter=1)
+    with pytest.raises(ValueError, match=r"eps must be a number or have the batch shape \(2,\), got \(3,\)"):
+        reconstruct(data.y, op, eps=torch.ones(3))
+    with pytest.raises(TypeError, match="prior must be a str or a Prior, got int"):
+        reconstruct(data.y, op, 3, snr_db=3.0)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="scale must be one real number, got a tensor"):
+        reconstruct(data.y, op, snr_db=3.0, scale=torch.ones(2))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="scale must be finite and positive"):
         reconstruct(data.y, op, snr_db=3.0, scale=-1.0)
     with pytest.raises(TypeError, match="A must be a BornMIMO operator, got Identity"):
@@ -188,9 +196,13 @@ def test_bad_requests_are_refused(scene):
         tuned_settings("l1", math.nan)
     with pytest.raises(ValueError, match="snr_db must be finite"):
         data_radius(data.y, math.inf)
+    with pytest.raises(TypeError, match="snr_db must be a number, got str"):
+        tuned_settings("l1", "loud")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="alpha must be one real number, got a tensor"):
+        Settings(torch.ones(2), 1.0, 3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"y must have shape \(\.\.\., K, T, R\)"):
         data_radius(data.y[0, 0], 3.0)
-    with pytest.raises(ValueError, match="prior must be one of"):
+    with pytest.raises(ValueError, match="name must be one of"):
         named_prior("tikhonov")
     with pytest.raises(ValueError, match="one shape"):
         magnitude_psnr(magnitude[0], magnitude)

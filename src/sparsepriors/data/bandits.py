@@ -107,6 +107,13 @@ class RewardOracle:
     generator: torch.Generator | None = None
     queried: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        _checks.instance("rewards", self.rewards, (tuple, list))
+        for i, reward in enumerate(self.rewards):
+            _checks.number(f"rewards[{i}]", reward)
+        _checks.nonnegative("noise", self.noise)
+        _checks.number("noise", self.noise)
+
     def __call__(self, action: int) -> float:
         _checks.count("action", action, high=len(self.rewards) - 1)
         self.queried.append(action)
@@ -143,6 +150,7 @@ def trap_bandit(dim: int, actions: int, sparsity: int, epsilon: float, *, genera
     _checks.count("sparsity", sparsity, low=1, high=dim)
     _checks.count("actions", actions, low=dim + DECOYS + SPARSE_ACTIONS)
     _checks.positive("epsilon", epsilon)
+    epsilon = _checks.number("epsilon", epsilon)
     support = torch.randperm(dim, generator=generator)[:sparsity]
     theta = torch.zeros(dim, dtype=torch.float64)
     theta[support] = _signs((sparsity,), generator) / math.sqrt(sparsity)
@@ -187,6 +195,7 @@ def sign_bandit(dim: int, actions: int, sparsity: int, epsilon: float, *, genera
     _checks.count("sparsity", sparsity, low=1, high=dim)
     _checks.count("actions", actions, low=1)
     _checks.positive("epsilon", epsilon)
+    epsilon = _checks.number("epsilon", epsilon)
     theta = torch.zeros(dim, dtype=torch.float64)
     theta[torch.randperm(dim, generator=generator)[:sparsity]] = _signs((sparsity,), generator) / math.sqrt(sparsity)
     return LinearBandit(_signs((actions, dim), generator), theta, epsilon * _signs((actions,), generator))
@@ -218,7 +227,9 @@ def needle_bandit(dim: int, epsilon: float = 0.5, *, rate: float = 1.2, generato
     """
     _checks.count("dim", dim, low=1)
     _checks.positive("epsilon", epsilon)
+    epsilon = _checks.number("epsilon", epsilon)
     _checks.positive("rate", rate)
+    rate = _checks.number("rate", rate)
     if epsilon >= 1:
         raise ValueError(f"epsilon must be less than 1, got {epsilon}")
     actions = max(2, math.floor(math.exp(rate * epsilon**2 * dim)))
@@ -269,6 +280,7 @@ def digits_bandit(epsilon: float, sparsity: int = 2, *, generator: torch.Generat
         If the digits are not found.
     """
     _checks.positive("epsilon", epsilon)
+    epsilon = _checks.number("epsilon", epsilon)
     digits = digits8(data_dir=data_dir)
     images = torch.cat([digits.train.images, digits.test.images]).flatten(1).double()
     inked = images.amax(0).nonzero()[:, 0]

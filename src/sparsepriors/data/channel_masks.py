@@ -43,6 +43,7 @@ def masks_to_json(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> 
     TypeError, ValueError
         If a mask is not boolean, or not of one axis with at least one entry.
     """
+    _checks.instance("masks", masks, Mapping)
     for name, mask in masks.items():
         if _checks.boolean(f"the mask of {name}", mask).ndim != 1 or len(mask) == 0:
             raise ValueError(f"the mask of {name} must have one axis of at least one, got {tuple(mask.shape)}")

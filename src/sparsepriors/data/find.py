@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from sparsepriors import _checks
 from sparsepriors._described import Described
 from sparsepriors._files import write_atomic
 
@@ -92,6 +93,7 @@ def find_file(source: Source, *, data_dir: str | os.PathLike[str] | None = None,
     ConnectionError
         If the download fails.
     """
+    _checks.instance("source", source, Source)
     cache = Path.home() / ".cache" / "sparsepriors" if cache_dir is None else Path(cache_dir)
     places = [Path(data_dir) / source.filename] if data_dir is not None else []
     installed = [] if source.system is None else [Path(source.system)]

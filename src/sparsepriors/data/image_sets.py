@@ -29,6 +29,8 @@ class Split:
     labels: Int64[Tensor, " n"]
 
     def __post_init__(self) -> None:
+        _checks.instance("images", self.images, Tensor)
+        _checks.instance("labels", self.labels, Tensor)
         if self.images.dtype != torch.uint8 or self.labels.dtype != torch.int64:
             raise TypeError(f"images must be bytes (uint8) and labels int64, "
                             f"got {self.images.dtype} and {self.labels.dtype}")
@@ -108,6 +110,9 @@ class ImageSet:
     validation: Split | None = None
 
     def __post_init__(self) -> None:
+        _checks.instance("train", self.train, Split)
+        _checks.instance("test", self.test, Split)
+        _checks.instance("classes", self.classes, tuple)
         for name, split in self._splits().items():
             highest = int(split.labels.max())
             if highest >= len(self.classes):

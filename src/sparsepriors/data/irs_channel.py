@@ -129,8 +129,7 @@ def irs_channels(n: int, snr_db: float, generator: torch.Generator, *, user: int
                         ("patterns", patterns)):
         _checks.count(name, value, low=1)
     _checks.count("spread", spread, low=1, high=angles)
-    if not isinstance(snr_db, int | float) or not math.isfinite(snr_db):
-        raise ValueError(f"snr_db must be a finite number, got {snr_db!r}")
+    snr_db = _checks.number("snr_db", snr_db)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=torch.complex128, generator=generator)

@@ -69,8 +69,7 @@ def kronecker_sparse(n: int, rows: Sequence[int], columns: Sequence[int], nonzer
     """
     _checks.count("n", n)
     _checks.one_of("coefficients", coefficients, COEFFICIENTS)
-    if not isinstance(snr_db, int | float) or not math.isfinite(snr_db):
-        raise ValueError(f"snr_db must be a finite number, got {snr_db!r}")
+    snr_db = _checks.number("snr_db", snr_db)
     if not len(rows) == len(columns) == len(nonzeros) > 0:
         raise ValueError(f"rows, columns and nonzeros must have one entry for each axis, got {len(rows)}, "
                          f"{len(columns)} and {len(nonzeros)}")

@@ -46,11 +46,22 @@ def photos(names: Iterable[str] = PHOTOS) -> dict[str, UInt8[Tensor, "3 height w
     FileNotFoundError
         If the package that ships a photograph is not installed; the message names it.
     """
-    return {name: read_image(_path(_checks.one_of("photograph", name, PHOTOS))) for name in names}
+    _checks.instance("names", names, (tuple, list))
+    return {name: read_image(_path(_checks.one_of("names", name, PHOTOS))) for name in names}
 
 
 def luma(photo: UInt8[Tensor, "3 height width"]) -> Float[Tensor, "height width"]:
-    """The grey photograph, values in [0, 1] (ITU-R BT.601 weights)."""
+    """The grey photograph, values in [0, 1] (ITU-R BT.601 weights).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not bytes of three colours.
+    """
+    _checks.instance("photo", photo, Tensor)
+    _checks.same_dtype("photo", photo, torch.uint8)
+    if photo.ndim != 3 or len(photo) != 3:
+        raise ValueError(f"photo must have shape (3, height, width), got {tuple(photo.shape)}")
     return (photo.float() / 255 * photo.new_tensor((0.299, 0.587, 0.114), dtype=torch.float32)[:, None, None]).sum(0)
 
 

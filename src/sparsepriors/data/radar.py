@@ -130,8 +130,7 @@ def simulate(magnitude: Float[Tensor, "..."], A: LinearOperator, *, snr_db: floa
     """
     if not A.in_dtype.is_complex:
         raise TypeError(f"A must act on complex volumes, got {A.in_dtype}")
-    if not math.isfinite(snr_db):
-        raise ValueError(f"snr_db must be finite, got {snr_db}")
+    snr_db = _checks.number("snr_db", snr_db)
     _checks.trailing_shape("magnitude", _checks.inexact("magnitude", magnitude), A.in_shape)
     if magnitude.ndim > len(A.in_shape) + 1:
         raise ValueError(f"magnitude must have at most one batch axis, got shape {tuple(magnitude.shape)}")

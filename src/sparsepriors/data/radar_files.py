@@ -15,10 +15,12 @@ from torch import Tensor
 
 from sparsepriors import _checks, _files
 from sparsepriors.data.arrays import read_arrays
+from sparsepriors.operators.radar import SPEED_OF_LIGHT
 
 FIELDS = {"y": "y", "freqs": "freqs", "tx": "tx", "rx": "rx"}
 """The names that `read_measurement` looks for unless told otherwise."""
 
+_LONGEST = 1000.0   # wavelength, in lengths of the array; frequencies stated in GHz or MHz are far beyond it
 _DATAPORT = {"y": "EMData.Values", "freqs": "OperateFreq", "tx": "MIMOArray.Transmitter", "rx": "MIMOArray.Receiver"}
 
 
@@ -39,7 +41,8 @@ class Measurement:
     Raises
     ------
     TypeError, ValueError
-        If the samples are not complex, shapes do not belong together, or an entry is not finite.
+        If the samples are not complex, shapes do not belong together, an entry is not finite, or the wavelengths are so
+        much longer than the array that frequencies or positions must be in other units.
     """
 
     y: Complex[Tensor, "K T R"]
@@ -66,6 +69,11 @@ class Measurement:
         if tuple(self.y.shape) != want:
             raise ValueError(f"y must have shape (frequencies, transmitters, receivers) = {want}, got "
                              f"{tuple(self.y.shape)}")
+        antennas = torch.cat((self.tx.double(), self.rx.double()))
+        across, wavelength = float(torch.pdist(antennas).max()), SPEED_OF_LIGHT / float(self.freqs.max())
+        if 0 < _LONGEST * across < wavelength:
+            raise ValueError(f"freqs must be in Hz and tx and rx in metres: the shortest wavelength would be "
+                             f"{wavelength:.3g} m and the array {across:.3g} m across, too small to see anything")
 
     def subset(self, steps: int, low: float | None = None, high: float | None = None) -> Measurement:
         """Keep ``steps`` of the frequencies in [low, high] Hz: every n-th from the lowest on, n as large as fits.
@@ -95,10 +103,10 @@ def read_measurement(path: str | os.PathLike[str], *, fields: Mapping[str, str] 
     """Read a measurement with the geometry of its array.
 
     The file holds ``y`` (K, T, R), complex; ``freqs`` (K,) in Hz; ``tx`` (T, 3) and ``rx`` (R, 3) in metres. MATLAB's
-    rows and columns are accepted for ``freqs``. The IEEE DataPort file of Wang, Aubry and Yarovoy (2020),
-    ``Exp_GunData4ImagingFD.mat`` (doi 10.21227/src2-0y50), is recognised by its fields: its samples are ordered
-    receiver, transmitter, frequency, and the second coordinate of its antennas points into the scene, so that the last
-    two are swapped.
+    rows and columns are accepted for ``freqs``, and a ``y`` of two axes where there is one receiver. The IEEE
+    DataPort file of Wang, Aubry and Yarovoy (2020), ``Exp_GunData4ImagingFD.mat`` (doi 10.21227/src2-0y50), is
+    recognised by its fields: its samples are ordered receiver, transmitter, frequency, and the second coordinate of its
+    antennas points into the scene, so that the last two are swapped.
 
     Parameters
     ----------
@@ -127,6 +135,8 @@ def read_measurement(path: str | os.PathLike[str], *, fields: Mapping[str, str] 
     y, freqs, tx, rx = (_field(arrays, names[k], Path(path)) for k in FIELDS)
     if freqs.ndim == 2 and 1 in freqs.shape:
         freqs = freqs.reshape(-1)
+    if y.ndim == 2 and len(rx) == 1:
+        y = y[:, :, None]   # MATLAB stores no last axis of length 1
     if y.dtype.kind != "c":
         raise TypeError(f"{Path(path).name}: {names['y']} must be complex, got {y.dtype}: phases are what a radar "
                         f"images with")
@@ -145,6 +155,7 @@ def write_measurement(path: str | os.PathLike[str], data: Measurement) -> Path:
     ValueError
         If the suffix is another.
     """
+    _checks.instance("data", data, Measurement)
     return _write(path, {k: getattr(data, k) for k in FIELDS})
 
 

@@ -11,11 +11,11 @@ from sparsepriors.gallery._html import Html, el, join
 from sparsepriors.runs.pictures import small_picture
 
 _TYPES = {".png": "image/png", ".webp": "image/webp", ".svg": "image/svg+xml"}
-_WIDE = 1.9
+_WIDE, _LARGE = 1.9, 1500   # width over height, and pixels: half a page leaves such a figure's words too small to read
 
 
 def figures(folder: Path, listed: Iterable[Mapping[str, Any]]) -> Html:
-    """The figures of a record, wide ones across the page; one whose file is missing is said to be missing."""
+    """The figures of a record, wide and large ones across the page; one whose file is missing is said to be missing."""
     shown = [_figure(folder, about) for about in listed]
     return el("div", shown, class_="figures") if shown else join()
 
@@ -46,7 +46,7 @@ def _figure(folder: Path, about: Mapping[str, Any]) -> Html:
     except (ImportError, ValueError) as e:
         return el("figure", el("p", f"The picture {about['file']} cannot be shown: {e}", class_="error"), caption)
     shape = size(data)
-    wide = shape is not None and shape[0] > _WIDE * shape[1]
+    wide = shape is not None and (shape[0] > _WIDE * shape[1] or shape[0] > _LARGE)
     image = el("img", src=f"data:{_TYPES[ending]};base64,{base64.b64encode(data).decode()}", alt=about["alt"],
                width=shape[0] if shape else None, height=shape[1] if shape else None, decoding="async")
     if not wide:

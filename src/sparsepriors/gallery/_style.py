@@ -91,7 +91,7 @@ header.top{padding-top:2.5rem}h1{font-size:1.875rem}h2{margin-top:3.5rem}h3{font
 .stack td[data-label]::before{content:attr(data-label);display:inline-block;min-width:6.5rem;color:var(--soft)}
 .stack .of{display:inline;margin-left:.35rem}.stack .value{white-space:normal}
 svg.forest{display:inline-block;vertical-align:middle}
-figure.wide .scroll img{min-width:38rem}}
+figure.wide .scroll img{min-width:46rem}}
 @media print{body{background:#fff;color:#000;font-size:10pt}.filter{display:none}article{break-inside:avoid-page}}
 """
 

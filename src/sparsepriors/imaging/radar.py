@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +60,9 @@ class Settings:
     max_iter: int
 
     def __post_init__(self) -> None:
-        _checks.positive("alpha", self.alpha)
-        _checks.positive("kappa_ratio", self.kappa_ratio)
+        for name in ("alpha", "kappa_ratio"):
+            _checks.positive(name, getattr(self, name))
+            _checks.number(name, getattr(self, name))
         _checks.count("max_iter", self.max_iter, low=1)
 
 
@@ -78,8 +78,7 @@ def tuned_settings(prior: str, snr_db: float = 30.0) -> Settings:
         If the prior is none of `PRIORS`, or the ratio is not finite.
     """
     _checks.one_of("prior", prior, PRIORS)
-    if not math.isfinite(snr_db):
-        raise ValueError(f"snr_db must be finite, got {snr_db}")
+    snr_db = _checks.number("snr_db", snr_db)
     chosen = _tuned()[prior]
     return chosen[min(chosen, key=lambda tuned: abs(tuned - snr_db))]
 
@@ -102,7 +101,7 @@ def named_prior(name: str, *, scale_invariant: bool = False) -> Prior:
     ValueError
         If the name is another.
     """
-    match _checks.one_of("prior", name, PRIORS):
+    match _checks.one_of("name", name, PRIORS):
         case "network":
             return Magnitude(PlugAndPlay(Denoiser(DENOISER, scale_invariant=scale_invariant)))
         case "tv":
@@ -126,8 +125,7 @@ def data_radius(y: Complex[Tensor, "..."], snr_db: float) -> Float[Tensor, "..."
     """
     if _checks.inexact("y", y).ndim < 3:
         raise ValueError(f"y must have shape (..., K, T, R), got {tuple(y.shape)}")
-    if not math.isfinite(snr_db):
-        raise ValueError(f"snr_db must be finite, got {snr_db}")
+    snr_db = _checks.number("snr_db", snr_db)
     return torch.linalg.vector_norm(y, dim=(-3, -2, -1)) * 10 ** (-snr_db / 20)
 
 
@@ -175,13 +173,16 @@ def reconstruct(y: Complex[Tensor, "..."], A: BornMIMO, prior: str | Prior = "ne
     _checks.same_dtype("y", y, A.out_dtype)
     if (eps is None) == (snr_db is None):
         raise ValueError(f"give exactly one of eps and snr_db, got eps={eps!r} and snr_db={snr_db!r}")
+    norm = torch.linalg.vector_norm(y, dim=(-3, -2, -1))
+    if not bool((norm > 0).all()):
+        raise ValueError("y must not be zero: there is nothing to image")
     if snr_db is not None:
         eps = data_radius(y, snr_db)
     assert eps is not None
     _checks.positive("eps", eps)
-    norm = torch.linalg.vector_norm(y, dim=(-3, -2, -1))
-    if not bool((norm > 0).all()):
-        raise ValueError("y must not be zero: there is nothing to image")
+    if isinstance(eps, Tensor) and eps.shape not in ((), (1,), norm.shape):
+        raise ValueError(f"eps must be a number or have the batch shape {tuple(norm.shape)}, got {tuple(eps.shape)}")
+    _checks.instance("prior", prior, (str, Prior))
     if settings is None:
         settings = _settings(prior, alpha, float((20 * torch.log10(norm / eps)).mean()))
     changes = {k: v for k, v in (("alpha", alpha), ("max_iter", max_iter)) if v is not None}
@@ -194,7 +195,8 @@ def reconstruct(y: Complex[Tensor, "..."], A: BornMIMO, prior: str | Prior = "ne
         unit = estimated_scale(y, A)
     else:
         _checks.positive("scale", scale)
-        unit = torch.full(y.shape[:-3], float(scale), dtype=A.dtype.to_real(), device=y.device)
+        scale = _checks.number("scale", scale)
+        unit = torch.full(y.shape[:-3], scale, dtype=A.dtype.to_real(), device=y.device)
     spread = unit.reshape(*unit.shape, 1, 1, 1)
     solution = csalsa(A, y / spread, prior, eps=eps / unit, kappa=kappa, alpha=settings.alpha,
                       max_iter=settings.max_iter, tol=tol, callback=callback)

@@ -156,6 +156,10 @@ def train_classifier(model: nn.Module, train: Examples, recipe: Recipe, *, gener
     TypeError, ValueError
         If the examples are fewer than a batch, or the plan does not fit model or length.
     """
+    _checks.instance("recipe", recipe, Recipe)
+    _checks.instance("train", train, (tuple, list))
+    if plan is not None:
+        _checks.instance("plan", plan, SparsePlan)
     inputs, labels = train
     steps = recipe.steps(len(inputs), 1 if plan is None else plan.schedule.restarts)
     length = steps if plan is None else steps // plan.schedule.restarts

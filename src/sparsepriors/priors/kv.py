@@ -43,9 +43,7 @@ class KVPattern(Pattern):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.nonnegative("density", self.density)
-        if self.density > 1:
-            raise ValueError(f"density must be in [0, 1], got {self.density}")
+        _checks.share("density", self.density)
 
     @property
     def span(self) -> int:

@@ -105,8 +105,11 @@ def largest_entries(first: Float[Tensor, "*batch rows columns"], second: Float[T
     TypeError, ValueError
         If the shapes differ, or ``count`` is not from 0 to the number of entries.
     """
+    _checks.inexact("first", first)
+    _checks.inexact("second", second)
     if first.shape != second.shape or first.ndim < 2:
-        raise ValueError(f"both must be matrices of one shape, got {tuple(first.shape)} and {tuple(second.shape)}")
+        raise ValueError(f"first and second must be matrices of one shape, got {tuple(first.shape)} and "
+                         f"{tuple(second.shape)}")
     rows, columns = first.shape[-2:]
     _checks.count("count", count, high=rows * columns)
     order = second.abs().flatten(-2).argsort(dim=-1, descending=True, stable=True)

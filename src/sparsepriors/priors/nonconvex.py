@@ -111,6 +111,7 @@ class MCP(Nonconvex):
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.positive("gamma", self.gamma)
+        _checks.number("gamma", self.gamma)
 
     def _phi(self, m: Tensor) -> Tensor:
         w = _shapes.like(self.weight, m)
@@ -138,8 +139,7 @@ class SCAD(Nonconvex):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.positive("a", self.a)
-        if self.a <= 2:
+        if _checks.number("a", self.a) <= 2:
             raise ValueError(f"a must be more than 2, got {self.a}")
 
     def _phi(self, m: Tensor) -> Tensor:

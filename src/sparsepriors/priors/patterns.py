@@ -101,7 +101,7 @@ class Unstructured(Pattern):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _density(self.density)
+        _checks.share("density", self.density)
 
     def _mask(self, scores: Tensor) -> Tensor:
         rows = _shapes.flatten(scores, self.dims)
@@ -226,7 +226,7 @@ class AtLeastNM(Pattern):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = self._groups().density
-        if not least <= self.density <= 1:
+        if not least <= _checks.number("density", self.density) <= 1:
             raise ValueError(f"density must be in [{least:g}, 1], for {self.n} of every {self.m} entries at least, "
                              f"got {self.density}")
 
@@ -264,7 +264,7 @@ class Block(Pattern):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _density(self.density)
+        _checks.share("density", self.density)
         if not isinstance(self.shape, tuple) or len(self.shape) != 2:
             raise ValueError(f"shape must be the height and width of a block, got {self.shape!r}")
         for length in self.shape:
@@ -313,7 +313,7 @@ class OutputBlocks(Pattern):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _density(self.density)
+        _checks.share("density", self.density)
         _checks.count("size", self.size, low=1)
         _checks.count("least", self.least)
         _checks.one_of("pool", self.pool, ("l1", "l2", "max"))
@@ -355,7 +355,7 @@ class Channel(Pattern):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _density(self.density)
+        _checks.share("density", self.density)
         _checks.one_of("pool", self.pool, ("l1", "l2", "max"))
 
     def _fits(self, x: Tensor) -> None:
@@ -391,7 +391,7 @@ class Balanced(Pattern):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _density(self.density)
+        _checks.share("density", self.density)
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
@@ -423,21 +423,16 @@ def unpack_mask(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the bits are not those of a mask of this shape.
     """
-    count = math.prod(shape)
+    _checks.instance("bits", bits, Tensor)
+    count = math.prod(_checks.shape("shape", shape))
     if bits.dtype != torch.uint8 or bits.ndim != 1 or bits.numel() != -(-count // 8):
-        raise ValueError(f"a mask of shape {tuple(shape)} is {-(-count // 8)} bytes, got {bits.dtype} "
+        raise ValueError(f"bits of a mask of shape {tuple(shape)} must be {-(-count // 8)} bytes, got {bits.dtype} "
                          f"{tuple(bits.shape)}")
     flat = np.unpackbits(bits.cpu().numpy(), count=count) if count else np.zeros(0, np.uint8)
     return torch.from_numpy(flat).to(torch.bool).reshape(shape)
-
-
-def _density(density: float) -> None:
-    _checks.nonnegative("density", density)
-    if density > 1:
-        raise ValueError(f"density must be in [0, 1], got {density}")
 
 
 def _pool(scores: Tensor, axes: tuple[int, ...], pool: str) -> Tensor:

@@ -57,6 +57,8 @@ class Box(ConstraintSet, convex=True, separable=True, accepts_complex=False):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("low", "high"):
+            _checks.instance(name, getattr(self, name), (int, float, Tensor))
         low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
         if low.is_complex() or high.is_complex():
             raise TypeError(f"low and high must be real, got {low.dtype} and {high.dtype}")

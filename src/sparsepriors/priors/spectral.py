@@ -98,6 +98,7 @@ class SLOPE(Prior, convex=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _checks.instance("weights", self.weights, Tensor)
         _checks.nonnegative("weights", self.weights)
         if self.weights.ndim != 1:
             raise ValueError(f"weights must have shape (n,), got {tuple(self.weights.shape)}")

@@ -62,6 +62,7 @@ def pnp_proximal_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], prior: P
     """
     door(A, y, x0)
     _checks.positive("std", std)
+    std = _checks.number("std", std)
     if step is None:
         norm = A.norm()
         step = 1 / norm ** 2 if norm > 0 else 1.0
@@ -105,6 +106,7 @@ def pnp_admm(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, std:
     Venkatakrishnan, Bouman, Wohlberg, Plug-and-play priors for model based reconstruction, GlobalSIP 2013.
     """
     _checks.positive("std", std)
+    std = _checks.number("std", std)
     _checks.positive("rho", rho)
     _require_prior(prior)
     return admm(A, y, Scaled(prior, std ** 2 * rho), rho=rho, solve=solve, relax=relax, objective=False, x0=x0,
@@ -121,12 +123,20 @@ def noise_schedule(start: float, stop: float, steps: int) -> tuple[float, ...]:
     """
     _checks.positive("start", start)
     _checks.positive("stop", stop)
+    start, stop = _checks.number("start", start), _checks.number("stop", stop)
     _checks.count("steps", steps, low=1)
     if stop > start:
         raise ValueError(f"stop must not exceed start = {start:g}, got {stop:g}")
     if steps == 1:
         return (float(stop),)
     return tuple(math.exp(math.log(start) + i / (steps - 1) * math.log(stop / start)) for i in range(steps))
+
+
+def _levels(stds: tuple[float, ...]) -> tuple[float, ...]:
+    _checks.instance("stds", stds, (tuple, list))
+    for i, level in enumerate(stds):
+        _checks.positive(f"stds[{i}]", level)
+    return tuple(_checks.number(f"stds[{i}]", level) for i, level in enumerate(stds))
 
 
 @torch.no_grad()
@@ -186,13 +196,12 @@ def hqs(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, noise_std
     suits("prior", prior, unknown, A.in_dtype, y.device)
     _checks.positive("noise_std", noise_std)
     _checks.positive("trust", trust)
+    noise_std, trust = _checks.number("noise_std", noise_std), _checks.number("trust", trust)
     _checks.one_of("solve", solve, METHODS)
     _checks.count("cg_iters", cg_iters, low=1)
-    levels = noise_schedule(max(49 / 255, noise_std), max(noise_std, 0.005), 8) if stds is None else tuple(stds)
+    levels = noise_schedule(max(49 / 255, noise_std), max(noise_std, 0.005), 8) if stds is None else _levels(stds)
     if not levels:
         raise ValueError("stds must name at least one noise level, got none")
-    for i, level in enumerate(levels):
-        _checks.positive(f"stds[{i}]", level)
     loop = Loop(unknown, y, max_iter, tol, callback, "the denoiser expands")
 
     identity = Identity(A.in_shape, A.in_dtype)

@@ -28,7 +28,8 @@ def match_dense(factory: Callable[[int], nn.Module], target: float, measure: Cal
         If the narrowest network already exceeds the target, or ``low`` exceeds ``high``.
     """
     _checks.positive("target", target)
-    _checks.count("low", low, low=1, high=high)
+    _checks.number("target", target)
+    _checks.count("low", low, low=1, high=_checks.count("high", high, low=1))
     least = measure(factory(low))
     if least > target:
         raise ValueError(f"the network of width {low} already measures {least:,.0f}, more than {target:,.0f}")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsepriors import _checks
+
 GROUPS = (4, 8, 16, 32, 64, 128)
 _BLOCKS = (16, 8, 4)
 _LEAST = 4096
@@ -48,6 +50,7 @@ def detect_pattern(weight: Tensor) -> PatternGuess:
     ValueError
         If the weight has fewer than two axes or no entry.
     """
+    _checks.instance("weight", weight, Tensor)
     if weight.ndim < 2 or weight.numel() == 0:
         raise ValueError(f"weight must have at least two axes and one entry, got shape {tuple(weight.shape)}")
     alive = weight.detach() != 0

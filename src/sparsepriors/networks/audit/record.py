@@ -236,6 +236,7 @@ def record_training(plan: SparsePlan, report: TrainingReport, model: nn.Module |
         Further fields of `TrainingRecord`.
     """
     kind: Taxonomy = classify(plan)
+    _checks.instance("report", report, TrainingReport)
     layers = []
     for r in report.sparsity.layers:
         weight = None if model is None else model.get_parameter(r.name)
@@ -255,6 +256,7 @@ def record_training(plan: SparsePlan, report: TrainingReport, model: nn.Module |
 
 def record_weights(weights: Mapping[str, Tensor]) -> TrainingRecord:
     """The record of nothing but weights: what is zero in them is taken for the mask."""
+    _checks.instance("weights", weights, Mapping)
     layers = [layer_evidence(n, w, w.numel(), w.shape[0], nonzeros(w), masked=nonzeros(w) < w.numel())
               for n, w in weights.items() if w.ndim >= 2 and w.is_floating_point() and w.numel()]
     if not layers:

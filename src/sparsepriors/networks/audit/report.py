@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from sparsepriors import _checks
 from sparsepriors.networks.audit.checks import CHECKS, Context, Finding, Status
 from sparsepriors.networks.audit.record import Claimed, TrainingRecord, record_training
 from sparsepriors.networks.sparse import SparsePlan, TrainingReport
@@ -70,6 +71,10 @@ def audit(record: TrainingRecord, claims: Sequence[Claimed] = ()) -> AuditReport
     claims
         What is said of it.
     """
+    _checks.instance("record", record, TrainingRecord)
+    _checks.instance("claims", claims, (tuple, list))
+    for i, claim in enumerate(claims):
+        _checks.instance(f"claims[{i}]", claim, Claimed)
     ctx = Context(record, tuple(claims))
     return AuditReport(tuple(f for check in CHECKS for f in check.run(ctx)))
 

@@ -20,6 +20,7 @@ def wins(runs: Sequence[ScalingRun]) -> tuple[int, int]:
 
     Equal means equal to a millionth; a sparse run without a dense one to compare with is not counted.
     """
+    _runs(runs)
     dense = {_key(r): r.loss for r in runs if r.sparsity == 0}
     pairs = [(r.loss, dense[_key(r)]) for r in runs if r.sparsity > 0 and _key(r) in dense]
     return sum(a < b for a, b in pairs), len(pairs)
@@ -30,12 +31,20 @@ def dense_equivalent(runs: Sequence[ScalingRun], sparse: ScalingRun) -> float | 
 
     Between dense runs the logarithm of the weights is linear in that of the loss; beyond them there is no answer.
     """
+    _runs(runs)
+    _checks.instance("sparse", sparse, ScalingRun)
     curve = sorted((r.kept, r.loss) for r in runs if r.sparsity == 0 and r.data == sparse.data)
     for (n, loss), (more, less) in itertools.pairwise(curve):
         if less <= sparse.loss <= loss and less < loss:
             t = (math.log(loss) - math.log(sparse.loss)) / (math.log(loss) - math.log(less))
             return math.exp(math.log(n) + t * (math.log(more) - math.log(n))) / sparse.kept
     return None
+
+
+def _runs(runs: Sequence[ScalingRun]) -> None:
+    _checks.instance("runs", runs, (tuple, list))
+    for i, run in enumerate(runs):
+        _checks.instance(f"runs[{i}]", run, ScalingRun)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,11 @@ class SparsityLaw:
     f: float
     g: float
     unit: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _checks.number(name, value)
+        _checks.positive("unit", self.unit)
 
     def loss(self, runs: Sequence[ScalingRun]) -> np.ndarray:
         """Losses that the law predicts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsepriors import _checks
 from sparsepriors.networks.sparse import (
     Alternating,
     AtInit,
@@ -45,6 +46,7 @@ class Taxonomy:
 
 def classify(plan: SparsePlan) -> Taxonomy:
     """The words for this plan: RigL is (during, sparse-to-sparse, dynamic, unstructured, gradient)."""
+    _checks.instance("plan", plan, SparsePlan)
     grain = type(plan.pattern).__name__.lower()
     schedule = plan.schedule
     if isinstance(schedule, EveryStep) and plan.rule.keeps_pruned:

@@ -64,6 +64,7 @@ def connectivity(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor)
     TypeError, ValueError
         If a mask is not boolean, or is of no weight of the model or of another shape.
     """
+    _checks.instance("masks", masks, Mapping)
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
         _checks.boolean(f"the mask of {name}", mask)

@@ -86,6 +86,8 @@ def _top(score: Tensor, count: int) -> Tensor:
 
 
 def _same(a: Masks, b: Masks) -> None:
+    _checks.instance("a", a, Mapping)
+    _checks.instance("b", b, Mapping)
     if a.keys() != b.keys() or any(a[n].shape != b[n].shape for n in a):
         raise ValueError("the two sets of masks must be of the same weights, got "
                          f"{sorted(set(a) ^ set(b)) or [n for n in a if a[n].shape != b[n].shape]}")

@@ -321,8 +321,7 @@ class StructureDecay(Schedule):
 
 
 def _share(name: str, value: float) -> None:
-    _checks.nonnegative(name, value)
-    if value > 1:
+    if not 0 <= _checks.number(name, value) <= 1:
         raise ValueError(f"{name} must be a share in [0, 1], got {value}")
 
 

@@ -33,6 +33,10 @@ class Probe:
     criterion: Criterion = nn.functional.cross_entropy
 
     def __post_init__(self) -> None:
+        for name in ("inputs", "targets"):
+            _checks.instance(name, getattr(self, name), Tensor)
+            if getattr(self, name).ndim == 0:
+                raise ValueError(f"{name} must have an axis of examples, got a tensor without axes")
         if len(self.inputs) != len(self.targets) or len(self.inputs) == 0:
             raise ValueError(f"inputs and targets must be as many and at least one, got {len(self.inputs)} and "
                              f"{len(self.targets)}")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsepriors import _checks
 from sparsepriors.networks.sparse import moves, processes
 from sparsepriors.networks.sparse.attach import (
     attach,
@@ -80,6 +81,8 @@ class Sparsifier:
             raise TypeError(f"plan must be a SparsePlan, got {type(plan).__name__}")
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        if probe is not None:
+            _checks.instance("probe", probe, Probe)
         plan.check(total_steps)
         self.model, self.plan, self.optimizer, self.total_steps = model, plan, optimizer, total_steps
         self.step_count = 0
