@@ -19,7 +19,10 @@ from sparsepriors.data import (
     photos,
     sign_bandit,
 )
+from sparsepriors.dictionaries import Conversations, batch_topk_crosscoder
 from sparsepriors.imaging.radar import BornMIMO
+from sparsepriors.language import DPO, MaskFamily, ThinKCache, classifier_accuracy
+from sparsepriors.language.analysis import near_zero_count
 from sparsepriors.networks import Probe, Recipe, Sparsifier, TrainLoop, preset, train_classifier
 from sparsepriors.networks.audit import (
     SparsityLaw,
@@ -37,6 +40,8 @@ from sparsepriors.networks.batches import Drawn
 from sparsepriors.networks.sparse import connectivity, sad
 from sparsepriors.operators import Identity, gaussian_kernel
 from sparsepriors.priors import L1, MCP, SCAD, SLOPE, AtLeastNM, Box, Unstructured, largest_entries, unpack_mask
+from sparsepriors.regression import best_subset_path, pattern_coupled_bayes, spanner_coefficients, sparse_bayes
+from sparsepriors.regression.bandits import SparseCandidates, restricted_eigenvalue
 from sparsepriors.solvers import (
     conjugate_gradient,
     csalsa,
@@ -51,6 +56,7 @@ from sparsepriors.solvers import (
 TWO = torch.ones(2)
 A = Identity((6,), torch.float32)
 Y = torch.ones(6)
+DESIGN = torch.eye(6, dtype=torch.float64)
 MODEL = torch.nn.Linear(4, 4)
 
 
@@ -77,6 +83,11 @@ NUMBERS = {
     "epsilon": [lambda v: sign_bandit(6, 5, 2, v, generator=torch.Generator())],
     "noise": [lambda v: RewardOracle([1.0], v)],
     "target": [lambda v: match_dense(lambda width: width, lambda network: network, v, low=1, high=3)],
+    "prune": [lambda v: sparse_bayes(DESIGN, Y.double(), prune=v)],
+    "coupling": [lambda v: pattern_coupled_bayes(DESIGN, Y.double(), coupling=v)],
+    "tau": [lambda v: near_zero_count({"w": TWO}, v)],
+    "key_sparsity": [lambda v: ThinKCache(None, v)],
+    "d_model": [lambda v: batch_topk_crosscoder(v, 8)],
     "b": [lambda v: SparsityLaw(1.0, v, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)],
 }
 
@@ -124,6 +135,13 @@ OBJECTS = {
     "recipe": [lambda v: train_classifier(MODEL, (torch.ones(2, 4), torch.ones(2)), v, generator=torch.Generator())],
     "probe": [lambda v: Sparsifier(MODEL, preset("rigl", density=0.5), torch.optim.SGD(MODEL.parameters(), 0.1),
                                    total_steps=10, probe=v)],
+    "sizes": [lambda v: list(best_subset_path(DESIGN, Y.double(), v))],
+    "supports": [lambda v: SparseCandidates(v, torch.ones(1, 1, 1))],
+    "spanner": [lambda v: spanner_coefficients(DESIGN, v)],
+    "tokens": [lambda v: Conversations(v, torch.ones(1, 1) > 0, torch.ones(1, 1) > 0)],
+    "levels": [lambda v: MaskFamily(v, (0.5,))],
+    "chosen": [lambda v: DPO(v, v)],
+    "ids": [lambda v: classifier_accuracy(None, v, torch.zeros(1, dtype=torch.int64))],
     "inputs": [lambda v: Probe(v, TWO)],
     "targets": [lambda v: Probe(TWO, v)],
     "grid": [lambda v: BornMIMO(TWO, torch.ones(1, 3), torch.zeros(1, 3), v)],
@@ -147,6 +165,14 @@ def test_what_has_the_kind_but_not_the_form():
         audit(TrainingRecord(), ["best"])  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"runs\[0\] must be a ScalingRun, got int"):
         wins([3])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"ids must be torch\.int64, got torch\.float32"):
+        classifier_accuracy(None, torch.ones(1, 2), torch.zeros(1))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"ids must have 2 axes, got shape \(1,\)"):
+        classifier_accuracy(None, torch.ones(1).long(), torch.zeros(1).long())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="spanner must hold indices, got torch.float64"):
+        spanner_coefficients(DESIGN, torch.zeros(6, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"features must have shape \(at least one action, dim\), got \(2,\)"):
+        restricted_eigenvalue(TWO, 1, generator=torch.Generator())
     with pytest.raises(TypeError, match=r"rewards\[1\] must be a number, got str"):
         RewardOracle([1.0, "much"])  # pyright: ignore[reportArgumentType]
 

@@ -118,6 +118,18 @@ def number(name: str, value: object) -> float:
     return float(value)
 
 
+def positive_number(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is one finite positive number, else raise `TypeError` or `ValueError`."""
+    positive(name, value)  # pyright: ignore[reportArgumentType]  it is checked there
+    return number(name, value)
+
+
+def nonnegative_number(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is one finite number >= 0, else raise `TypeError` or `ValueError`."""
+    nonnegative(name, value)  # pyright: ignore[reportArgumentType]  it is checked there
+    return number(name, value)
+
+
 def share(name: str, value: object) -> float:
     """Return ``value`` as a float if it is one number in [0, 1], else raise `TypeError` or `ValueError`."""
     part = number(name, value)

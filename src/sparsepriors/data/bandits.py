@@ -111,8 +111,7 @@ class RewardOracle:
         _checks.instance("rewards", self.rewards, (tuple, list))
         for i, reward in enumerate(self.rewards):
             _checks.number(f"rewards[{i}]", reward)
-        _checks.nonnegative("noise", self.noise)
-        _checks.number("noise", self.noise)
+        _checks.nonnegative_number("noise", self.noise)
 
     def __call__(self, action: int) -> float:
         _checks.count("action", action, high=len(self.rewards) - 1)
@@ -149,8 +148,7 @@ def trap_bandit(dim: int, actions: int, sparsity: int, epsilon: float, *, genera
     _checks.count("dim", dim, low=1)
     _checks.count("sparsity", sparsity, low=1, high=dim)
     _checks.count("actions", actions, low=dim + DECOYS + SPARSE_ACTIONS)
-    _checks.positive("epsilon", epsilon)
-    epsilon = _checks.number("epsilon", epsilon)
+    epsilon = _checks.positive_number("epsilon", epsilon)
     support = torch.randperm(dim, generator=generator)[:sparsity]
     theta = torch.zeros(dim, dtype=torch.float64)
     theta[support] = _signs((sparsity,), generator) / math.sqrt(sparsity)
@@ -194,8 +192,7 @@ def sign_bandit(dim: int, actions: int, sparsity: int, epsilon: float, *, genera
     _checks.count("dim", dim, low=1)
     _checks.count("sparsity", sparsity, low=1, high=dim)
     _checks.count("actions", actions, low=1)
-    _checks.positive("epsilon", epsilon)
-    epsilon = _checks.number("epsilon", epsilon)
+    epsilon = _checks.positive_number("epsilon", epsilon)
     theta = torch.zeros(dim, dtype=torch.float64)
     theta[torch.randperm(dim, generator=generator)[:sparsity]] = _signs((sparsity,), generator) / math.sqrt(sparsity)
     return LinearBandit(_signs((actions, dim), generator), theta, epsilon * _signs((actions,), generator))
@@ -226,10 +223,8 @@ def needle_bandit(dim: int, epsilon: float = 0.5, *, rate: float = 1.2, generato
         If an argument is out of range, or no such packing was found: ``rate`` is then too large.
     """
     _checks.count("dim", dim, low=1)
-    _checks.positive("epsilon", epsilon)
-    epsilon = _checks.number("epsilon", epsilon)
-    _checks.positive("rate", rate)
-    rate = _checks.number("rate", rate)
+    epsilon = _checks.positive_number("epsilon", epsilon)
+    rate = _checks.positive_number("rate", rate)
     if epsilon >= 1:
         raise ValueError(f"epsilon must be less than 1, got {epsilon}")
     actions = max(2, math.floor(math.exp(rate * epsilon**2 * dim)))
@@ -279,8 +274,7 @@ def digits_bandit(epsilon: float, sparsity: int = 2, *, generator: torch.Generat
     FileNotFoundError
         If the digits are not found.
     """
-    _checks.positive("epsilon", epsilon)
-    epsilon = _checks.number("epsilon", epsilon)
+    epsilon = _checks.positive_number("epsilon", epsilon)
     digits = digits8(data_dir=data_dir)
     images = torch.cat([digits.train.images, digits.test.images]).flatten(1).double()
     inked = images.amax(0).nonzero()[:, 0]

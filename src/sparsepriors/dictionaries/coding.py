@@ -166,7 +166,7 @@ def calibrate_weight(X: Float[Tensor, "n features"], dictionary: Float[Tensor, "
     if not isinstance(prior, Weighted):
         raise TypeError(f"prior must have a weight to calibrate, got {type(prior).__name__}")
     step = _door(X, dictionary, prior, step, tol, max_iter)
-    _checks.positive("active", active)
+    active = _checks.positive_number("active", active)
     if not active < len(dictionary):
         raise ValueError(f"active must be below the number of units, {len(dictionary)}, got {active:g}")
     _checks.positive("rtol", rtol)
@@ -235,7 +235,7 @@ def _door(X: Tensor, dictionary: Tensor, prior: Prior, step: float | None, tol: 
     largest = curvature(dictionary)
     if step is None:
         return 1 / largest if largest > 0 else 1.0
-    _checks.positive("step", step)
+    step = _checks.positive_number("step", step)
     if step * largest >= 2:
         raise ValueError(f"step must be below 2 / L = {2 / largest:.4g}, the L of this dictionary, got {step:g}")
     return step

@@ -83,6 +83,7 @@ class Crosscoder(SparseAutoencoder):
         self.code_norm = _checks.one_of("code_norm", code_norm, CODE_NORMS)
         self.error = _checks.one_of("error", error, ERRORS)
         self.same_start = bool(same_start)
+        _checks.count("n_latents", n_latents, low=1)
         prior = BatchTopK(32) if prior is None else prior
         if isinstance(prior, Pursuit):
             raise TypeError(f"prior must be one of codes that an encoder finds, got {type(prior).__name__}")
@@ -190,6 +191,7 @@ def batch_topk_crosscoder(d_model: int, n_latents: int, k: float, *, n_models: i
     generator
         Draws the first decoders, of norm 1.
     """
+    _checks.count("d_model", d_model, low=1)
     prior = BatchTopK(k, momentum=momentum, start=threshold_start, k_start=k_start, anneal=anneal)
     return Crosscoder(d_model, n_latents, n_models, prior, aux=AuxK(k=max(1, d_model // 2), dead_after=dead_after),
                       generator=generator)

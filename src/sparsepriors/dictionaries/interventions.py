@@ -110,6 +110,7 @@ class Conversations:
     template: Bool[Tensor, "conversations length"]
 
     def __post_init__(self) -> None:
+        _checks.instance("tokens", self.tokens, Tensor)
         if self.tokens.ndim != 2 or not self.tokens.numel() or self.tokens.is_floating_point():
             raise ValueError(f"tokens must be integers of shape (conversations, length), got {self.tokens.dtype} of "
                              f"shape {tuple(self.tokens.shape)}")

@@ -61,8 +61,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("alpha", "kappa_ratio"):
-            _checks.positive(name, getattr(self, name))
-            _checks.number(name, getattr(self, name))
+            _checks.positive_number(name, getattr(self, name))
         _checks.count("max_iter", self.max_iter, low=1)
 
 
@@ -194,8 +193,7 @@ def reconstruct(y: Complex[Tensor, "..."], A: BornMIMO, prior: str | Prior = "ne
     if scale is None:
         unit = estimated_scale(y, A)
     else:
-        _checks.positive("scale", scale)
-        scale = _checks.number("scale", scale)
+        scale = _checks.positive_number("scale", scale)
         unit = torch.full(y.shape[:-3], scale, dtype=A.dtype.to_real(), device=y.device)
     spread = unit.reshape(*unit.shape, 1, 1, 1)
     solution = csalsa(A, y / spread, prior, eps=eps / unit, kappa=kappa, alpha=settings.alpha,

@@ -160,6 +160,7 @@ def train_classifier(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], 
     for name, value in (("head_lr", head_lr), ("encoder_lr", encoder_lr)):
         _checks.positive(name, value)
     _checks.nonnegative("weight_decay", weight_decay)
+    _sentences(ids, labels)
     if labels.shape != (len(ids),):
         raise ValueError(f"labels must be one for each of {len(ids)} sentences, got shape {tuple(labels.shape)}")
     batches = LengthGrouped(ids, labels, lengths=(ids != model.pad).sum(dim=1), batch_size=batch)
@@ -214,6 +215,7 @@ def class_means_head(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"], 
     _checks.positive("sharpness", sharpness)
     _checks.count("batch", batch, low=1)
     classes = model.head.out_features
+    _sentences(ids, labels)
     if labels.shape != (len(ids),) or labels.unique().tolist() != list(range(classes)):
         raise ValueError(f"labels must be one for each of {len(ids)} sentences and name each of {classes} classes, got "
                          f"shape {tuple(labels.shape)} and {len(labels.unique())} classes")
@@ -247,6 +249,7 @@ def classifier_accuracy(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"
     TypeError, ValueError
         If there is no sentence, there is not one label for each, or ``batch`` is no positive integer.
     """
+    _sentences(ids, labels)
     if len(ids) == 0 or labels.shape != (len(ids),):
         raise ValueError(f"labels must be one for each sentence and at least one, got shapes {tuple(ids.shape)} and "
                          f"{tuple(labels.shape)}")
@@ -254,6 +257,15 @@ def classifier_accuracy(model: SentenceClassifier, ids: Int64[Tensor, "n tokens"
     with _arithmetic(ids.device, autocast):
         logits = predict(model, ids[order], batch=batch)
     return int((logits.argmax(dim=1) == labels[order].to(logits.device)).sum()) / len(ids)
+
+
+def _sentences(ids: Int64[Tensor, "n tokens"], labels: Int64[Tensor, " n"]) -> None:
+    for name, tensor, axes in (("ids", ids, 2), ("labels", labels, 1)):
+        _checks.instance(name, tensor, Tensor)
+        _checks.same_dtype(name, tensor, torch.int64)
+        if tensor.ndim != axes:
+            raise ValueError(f"{name} must have {axes} {'axis' if axes == 1 else 'axes'}, got shape "
+                             f"{tuple(tensor.shape)}")
 
 
 def _arithmetic(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[Any]:

@@ -166,8 +166,7 @@ class BitmapPrefix(Prefix):
 
 
 def _rule(name: str, sparsity: float, rule: KVPattern | None, official: bool) -> KVPattern | None:
-    _checks.nonnegative(f"{name}_sparsity", sparsity)
-    if sparsity >= 1:
+    if _checks.nonnegative_number(f"{name}_sparsity", sparsity) >= 1:
         raise ValueError(f"{name}_sparsity must be in [0, 1), got {sparsity}")
     if rule is None:
         return None if sparsity == 0 else PerTokenMagnitude(1 - sparsity, official_rounding=official)

@@ -47,8 +47,7 @@ class ThinKCache(SparseCache):
     def __init__(self, config: Any, key_sparsity: float = 0.0, value_sparsity: float = 0.0, *, window: int = 32,
                  block: int = 64) -> None:
         for name, sparsity in (("key_sparsity", key_sparsity), ("value_sparsity", value_sparsity)):
-            _checks.nonnegative(name, sparsity)
-            if sparsity >= 1:
+            if _checks.nonnegative_number(name, sparsity) >= 1:
                 raise ValueError(f"{name} must be in [0, 1), got {sparsity}")
         super().__init__(config, lambda i: ThinKLayer(i, key_sparsity, value_sparsity, window=window, block=block))
 

@@ -52,7 +52,7 @@ class TieredKV:
                  folder: str | Path | None = None) -> None:
         self.fast_bytes = _checks.count("fast_bytes", fast_bytes, low=1)
         self.slow = _checks.one_of("slow", slow, KINDS)
-        if kv_bits not in (4, 8, 16):
+        if _checks.count("kv_bits", kv_bits) not in (4, 8, 16):
             raise ValueError(f"kv_bits must be 4, 8 or 16, got {kv_bits}")
         self.kv_bits, self.block = kv_bits, _checks.count("block", block, low=1)
         self.folder = folder

@@ -138,8 +138,7 @@ def gaussian_kernel(std: float, dims: int = 2, *, radius: int | None = None,
     dtype
         Real dtype of the result.
     """
-    _checks.positive("std", std)
-    std = _checks.number("std", std)
+    std = _checks.positive_number("std", std)
     _checks.count("dims", dims, low=1)
     radius = math.ceil(4 * std) if radius is None else _checks.count("radius", radius)
     t = torch.arange(-radius, radius + 1, dtype=torch.float64)

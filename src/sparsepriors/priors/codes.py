@@ -186,8 +186,8 @@ class BatchTopK(CodePrior, ConstraintSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.positive("k", self.k)
-        _checks.nonnegative("momentum", self.momentum)
+        _checks.positive_number("k", self.k)
+        _checks.nonnegative_number("momentum", self.momentum)
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, got {self.momentum}")
         _checks.count("start", self.start)

@@ -110,8 +110,7 @@ class MCP(Nonconvex):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.positive("gamma", self.gamma)
-        _checks.number("gamma", self.gamma)
+        _checks.positive_number("gamma", self.gamma)
 
     def _phi(self, m: Tensor) -> Tensor:
         w = _shapes.like(self.weight, m)

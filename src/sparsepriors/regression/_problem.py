@@ -93,7 +93,7 @@ class Problem:
     def solve(self, prior: Prior, x0: Tensor | None, max_iter: int, tol: float, callback: Callback | None) -> Solution:
         """See `coordinate_descent`."""
         _checks.count("max_iter", max_iter, low=1)
-        _checks.positive("tol", tol)
+        tol = _checks.positive_number("tol", tol)
         prior._check(torch.zeros(self.shape, dtype=torch.float64))
         penalty = self.form(prior)
         x = self.start(x0)

@@ -82,6 +82,7 @@ def best_subset_path(A: object, y: Float[Tensor, " n"], sizes: Sequence[int], *,
     Solution
         One for each size. The other parameters and errors are those of `best_subset`.
     """
+    _checks.instance("sizes", sizes, (tuple, list, range))
     problem = _Problem(A, y, weights, intercept)
     for i, size in enumerate(sizes):
         _checks.count(f"sizes[{i}]", size, low=0)

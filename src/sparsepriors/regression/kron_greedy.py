@@ -82,7 +82,7 @@ def kron_omp(y: Inexact[Tensor, "..."], factors: Sequence[Inexact[Tensor, "..."]
         If shapes do not fit, something is NaN, or a number is out of its range.
     """
     problem = check_factors(y, factors)
-    _checks.positive("tol", tol)
+    tol = _checks.positive_number("tol", tol)
     limits = [most] * problem.axes if most is None or isinstance(most, int) else list(most)
     if len(limits) != problem.axes:
         raise ValueError(f"most must be one number or one for each of {problem.axes} axes, got {most}")

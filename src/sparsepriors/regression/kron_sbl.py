@@ -80,7 +80,7 @@ def kron_sbl(y: Inexact[Tensor, "..."], factors: Sequence[Inexact[Tensor, "..."]
     shares = _shares(prune, problem.axes)
     _checks.nonnegative("prune_below", prune_below)
     _checks.count("max_iter", max_iter, low=1)
-    _checks.positive("tol", tol)
+    tol = _checks.positive_number("tol", tol)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {type(callback).__name__}")
     noise, floor = _first_noise(problem.y, noise_var, problem.batch)

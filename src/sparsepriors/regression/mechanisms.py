@@ -240,6 +240,5 @@ class PrivacyReport:
 
 
 def _between(name: str, value: float) -> None:
-    _checks.positive(name, value)
-    if value >= 1:
+    if _checks.positive_number(name, value) >= 1:
         raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")

@@ -67,7 +67,7 @@ def g_optimal_design(features: Float[Tensor, "actions dim"], *, tol: float = 0.1
         If it is not a matrix with a nonzero entry, or an option is out of range.
     """
     x = _matrix(features)
-    _checks.positive("tol", tol)
+    tol = _checks.positive_number("tol", tol)
     _checks.count("max_iter", max_iter)
     _, singular, right = torch.linalg.svd(x, full_matrices=False)
     rank = int((singular > _RANK * singular[0]).sum())
@@ -159,8 +159,12 @@ def spanner_coefficients(features: Float[Tensor, "*batch actions dim"],
     ValueError
         If the shapes do not fit, or an index is out of range.
     """
-    _checks.inexact("features", features)
-    if features.ndim < 2 or tuple(spanner.shape) != (*features.shape[:-2], features.shape[-1]):
+    _checks.instance("spanner", spanner, Tensor)
+    if spanner.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"spanner must hold indices, got {spanner.dtype}")
+    if _checks.inexact("features", features).ndim < 2:
+        raise ValueError(f"features must have shape (..., actions, dim), got {tuple(features.shape)}")
+    if tuple(spanner.shape) != (*features.shape[:-2], features.shape[-1]):
         raise ValueError(f"spanner must have shape {(*features.shape[:-2], features.shape[-1])}, "
                          f"got {tuple(spanner.shape)}")
     actions, dim = features.shape[-2:]

@@ -60,14 +60,14 @@ def pattern_coupled_bayes(A: Inexact[Tensor, "m n"] | Kronecker, y: Inexact[Tens
     factors, y, dtype = checked_data(A, y)
     if noise is not None:
         _checks.positive("noise", noise)
-    _checks.nonnegative("coupling", coupling)
-    _checks.positive("shape", shape)
-    _checks.nonnegative("rate", rate)
-    _checks.nonnegative("prune", prune)
+    coupling = _checks.nonnegative_number("coupling", coupling)
+    shape = _checks.positive_number("shape", shape)
+    rate = _checks.nonnegative_number("rate", rate)
+    prune = _checks.nonnegative_number("prune", prune)
     if prune >= 1:
         raise ValueError(f"prune must be below 1, got {prune}")
     _checks.count("max_iter", max_iter, low=1)
-    _checks.positive("tol", tol)
+    tol = _checks.positive_number("tol", tol)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {type(callback).__name__}")
     evidence = evidence_of(factors, y)

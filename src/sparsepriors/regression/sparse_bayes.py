@@ -80,8 +80,8 @@ def sparse_bayes(A: Inexact[Tensor, "m n"] | Kronecker, y: Inexact[Tensor, "..."
     _checks.one_of("update", update, UPDATES)
     factors, y, dtype = checked_data(A, y)
     _checks.count("max_iter", max_iter, low=1)
-    _checks.positive("tol", tol)
-    _checks.nonnegative("prune", prune)
+    tol = _checks.positive_number("tol", tol)
+    prune = _checks.nonnegative_number("prune", prune)
     if prune >= 1:
         raise ValueError(f"prune must be below 1, got {prune}")
     if callback is not None and not callable(callback):

@@ -122,8 +122,7 @@ def smooth(loss: Prior | None, items: Items, dtype: torch.dtype, device: torch.d
 
 def attainable(tol: float, dtype: torch.dtype) -> float:
     """Return ``tol`` if it is positive and not below what rounding allows, else raise `ValueError`."""
-    _checks.positive("tol", tol)
-    tol = _checks.number("tol", tol)
+    tol = _checks.positive_number("tol", tol)
     floor = EPS_MULTIPLE * torch.finfo(dtype).eps
     if tol < floor:
         raise ValueError(f"tol must be at least {EPS_MULTIPLE} eps = {floor:.2g} for {dtype}, got {tol:g}")

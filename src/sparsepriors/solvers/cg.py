@@ -93,8 +93,7 @@ def least_squares(A: LinearOperator, y: Inexact[Tensor, "..."], *, damping: floa
         If the iterate is not finite any more.
     """
     unknown, measured = door(A, y, x0)
-    _checks.nonnegative("damping", damping)
-    damping = _checks.number("damping", damping)
+    damping = _checks.nonnegative_number("damping", damping)
     loop = Loop(unknown, y, max_iter, tol, callback, "the entries of A or y overflow the dtype")
     backprojection = A._adjoint(y)
     scale = unknown.norm(backprojection)

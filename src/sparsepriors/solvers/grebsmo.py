@@ -73,8 +73,7 @@ def grebsmo(W: Float[Tensor, "*batch rows columns"], *, rank_step: int = 5, step
     sides = min(W.shape[-2:])
     for name, value in (("rank_step", rank_step), ("steps", steps), ("inner", inner)):
         _checks.count(name, value, low=1)
-    _checks.nonnegative("threshold", threshold)
-    threshold = _checks.number("threshold", threshold)
+    threshold = _checks.nonnegative_number("threshold", threshold)
     most = max(1, sides - 1) if max_rank is None else _checks.count("max_rank", max_rank, low=1, high=sides)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     loop = Loop(items, W, steps, tol, callback, _OVERFLOW)

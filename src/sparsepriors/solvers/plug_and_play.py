@@ -61,8 +61,7 @@ def pnp_proximal_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], prior: P
     Signal Processing Letters 24 (2017).
     """
     door(A, y, x0)
-    _checks.positive("std", std)
-    std = _checks.number("std", std)
+    std = _checks.positive_number("std", std)
     if step is None:
         norm = A.norm()
         step = 1 / norm ** 2 if norm > 0 else 1.0
@@ -105,8 +104,7 @@ def pnp_admm(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, std:
     ----------
     Venkatakrishnan, Bouman, Wohlberg, Plug-and-play priors for model based reconstruction, GlobalSIP 2013.
     """
-    _checks.positive("std", std)
-    std = _checks.number("std", std)
+    std = _checks.positive_number("std", std)
     _checks.positive("rho", rho)
     _require_prior(prior)
     return admm(A, y, Scaled(prior, std ** 2 * rho), rho=rho, solve=solve, relax=relax, objective=False, x0=x0,
@@ -121,9 +119,7 @@ def noise_schedule(start: float, stop: float, steps: int) -> tuple[float, ...]:
     TypeError, ValueError
         If a level is not positive, they rise, or ``steps`` is below 1.
     """
-    _checks.positive("start", start)
-    _checks.positive("stop", stop)
-    start, stop = _checks.number("start", start), _checks.number("stop", stop)
+    start, stop = _checks.positive_number("start", start), _checks.positive_number("stop", stop)
     _checks.count("steps", steps, low=1)
     if stop > start:
         raise ValueError(f"stop must not exceed start = {start:g}, got {stop:g}")
@@ -134,9 +130,7 @@ def noise_schedule(start: float, stop: float, steps: int) -> tuple[float, ...]:
 
 def _levels(stds: tuple[float, ...]) -> tuple[float, ...]:
     _checks.instance("stds", stds, (tuple, list))
-    for i, level in enumerate(stds):
-        _checks.positive(f"stds[{i}]", level)
-    return tuple(_checks.number(f"stds[{i}]", level) for i, level in enumerate(stds))
+    return tuple(_checks.positive_number(f"stds[{i}]", level) for i, level in enumerate(stds))
 
 
 @torch.no_grad()
@@ -194,9 +188,8 @@ def hqs(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior, *, noise_std
     """
     unknown, _ = door(A, y, x0)
     suits("prior", prior, unknown, A.in_dtype, y.device)
-    _checks.positive("noise_std", noise_std)
-    _checks.positive("trust", trust)
-    noise_std, trust = _checks.number("noise_std", noise_std), _checks.number("trust", trust)
+    noise_std = _checks.positive_number("noise_std", noise_std)
+    trust = _checks.positive_number("trust", trust)
     _checks.one_of("solve", solve, METHODS)
     _checks.count("cg_iters", cg_iters, low=1)
     levels = noise_schedule(max(49 / 255, noise_std), max(noise_std, 0.005), 8) if stds is None else _levels(stds)

@@ -94,7 +94,7 @@ def weight_table(weights: Weights, tau: float = 0.01, *, relative: bool = True, 
     TypeError, ValueError
         If an argument is out of range, there is no weight, or one is not floating, empty or not finite.
     """
-    _checks.positive("tau", tau)
+    tau = _checks.positive_number("tau", tau)
     _checks.nonnegative("energy", energy)
     rows: list[WeightRow] = []
     every = _Moduli()
@@ -113,7 +113,7 @@ def weight_table(weights: Weights, tau: float = 0.01, *, relative: bool = True, 
 @torch.no_grad()
 def near_zero_count(weights: Weights, tau: float, *, where: Where | None = None) -> dict[str, int]:
     """How many entries of each weight have a modulus below ``tau``; see `weight_table` for ``weights``."""
-    _checks.positive("tau", tau)
+    tau = _checks.positive_number("tau", tau)
     return {name: int(torch.count_nonzero(w.detach().abs() < tau)) for name, w in _pairs(weights, where)}
 
 

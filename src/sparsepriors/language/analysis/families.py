@@ -43,6 +43,7 @@ class MaskFamily:
     asked: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        _checks.instance("levels", self.levels, Mapping)
         if not self.levels:
             raise ValueError("levels must hold at least one weight, got none")
         check_increasing("asked", self.asked)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsepriors import _checks
 from sparsepriors.data.shards import Weights, open_weights
 from sparsepriors.language.analysis.update_masks import UpdateMask
 
@@ -129,6 +130,8 @@ def binades(weights: Tensor) -> Tensor:
 
 
 def _same(first: UpdateMask, second: UpdateMask) -> None:
+    _checks.instance("first", first, UpdateMask)
+    _checks.instance("second", second, UpdateMask)
     if first.shapes != second.shapes:
         odd = sorted(set(first.shapes.items()) ^ set(second.shapes.items()))
         raise ValueError(f"first and second are masks of different models: {odd[0][0]} is in one of them, or has "

@@ -87,6 +87,7 @@ class DSEE(Generic[Model]):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         bases = find_targets(model, targets)
+        _checks.count("rank", rank)
         _checks.count("nonzeros", nonzeros)
         for name, base in bases.items():
             rows, columns = matrix(base).shape

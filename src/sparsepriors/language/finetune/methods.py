@@ -129,10 +129,12 @@ class DPO(Method):
     normalise: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("chosen", "rejected"):
+            _checks.instance(name, getattr(self, name), Answers)
         if len(self.chosen.tokens) != len(self.rejected.tokens):
             raise ValueError(f"chosen and rejected must be pairs, got {len(self.chosen.tokens)} and "
                              f"{len(self.rejected.tokens)}")
-        if self.batch_size % 2:
+        if _checks.count("batch_size", self.batch_size, low=2) % 2:
             raise ValueError(f"batch_size must be even, two answers to a pair, got {self.batch_size}")
 
     def prepare(self, policy: nn.Module, generator: torch.Generator) -> tuple[Batches, Loss]:
@@ -183,7 +185,7 @@ class GRPO(Method):
 
     def __post_init__(self) -> None:
         _checks.count("group", self.group, low=2)
-        if self.batch_size % self.group:
+        if _checks.count("batch_size", self.batch_size, low=1) % self.group:
             raise ValueError(f"group must divide batch_size, got {self.group} and {self.batch_size}")
 
     def prepare(self, policy: nn.Module, generator: torch.Generator) -> tuple[Batches, Loss]:

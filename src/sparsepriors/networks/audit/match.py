@@ -27,8 +27,7 @@ def match_dense(factory: Callable[[int], nn.Module], target: float, measure: Cal
     ValueError
         If the narrowest network already exceeds the target, or ``low`` exceeds ``high``.
     """
-    _checks.positive("target", target)
-    _checks.number("target", target)
+    _checks.positive_number("target", target)
     _checks.count("low", low, low=1, high=_checks.count("high", high, low=1))
     least = measure(factory(low))
     if least > target:

@@ -178,9 +178,9 @@ class Noise:
     failure: float = 0.05
 
     def __post_init__(self) -> None:
-        _checks.nonnegative("Noise.std", self.std)
-        _checks.positive("Noise.accuracy", self.accuracy)
-        _checks.positive("Noise.failure", self.failure)
+        _checks.nonnegative_number("Noise.std", self.std)
+        _checks.positive_number("Noise.accuracy", self.accuracy)
+        _checks.positive_number("Noise.failure", self.failure)
         if self.failure >= 1:
             raise ValueError(f"Noise.failure must be less than 1, got {self.failure}")
 

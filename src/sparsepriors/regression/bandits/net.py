@@ -33,6 +33,7 @@ class SparseCandidates:
     points: Float[Tensor, "shared points sparsity"]
 
     def __post_init__(self) -> None:
+        _checks.instance("supports", self.supports, Tensor)
         if self.supports.ndim != 2 or self.supports.is_floating_point() or self.supports.is_complex():
             raise ValueError(f"supports must be integers of shape (supports, sparsity), got {self.supports.dtype} of "
                              f"shape {tuple(self.supports.shape)}")

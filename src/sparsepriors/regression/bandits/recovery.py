@@ -108,7 +108,8 @@ def restricted_eigenvalue(features: Float[Tensor, "actions dim"], sparsity: int,
     ValueError
         If a size is out of range.
     """
-    _checks.inexact("features", features)
+    if _checks.inexact("features", features).ndim != 2 or not len(features):
+        raise ValueError(f"features must have shape (at least one action, dim), got {tuple(features.shape)}")
     dim = features.shape[1]
     _checks.count("sparsity", sparsity, low=1, high=dim)
     _checks.count("supports", supports, low=1)
