@@ -87,7 +87,7 @@ NUMBERS = {
     "coupling": [lambda v: pattern_coupled_bayes(DESIGN, Y.double(), coupling=v)],
     "tau": [lambda v: near_zero_count({"w": TWO}, v)],
     "key_sparsity": [lambda v: ThinKCache(None, v)],
-    "d_model": [lambda v: batch_topk_crosscoder(v, 8)],
+    "d_model": [lambda v: batch_topk_crosscoder(v, 8, k=2)],
     "b": [lambda v: SparsityLaw(1.0, v, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)],
 }
 
