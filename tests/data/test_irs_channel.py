@@ -92,7 +92,7 @@ def test_the_symbol_error_rate_is_that_of_drawn_symbols(generator):
     ({"n": -1}, ValueError, "n must be at least 0"),
     ({"angles": 0}, ValueError, "angles must be at least 1"),
     ({"spread": 19}, ValueError, "spread must be from 1 to 18"),
-    ({"snr_db": "10"}, ValueError, "snr_db must be finite"),
+    ({"snr_db": "10"}, TypeError, "snr_db must be a number, got str"),
     ({"pilots": 1.5}, TypeError, "pilots must be an integer"),
 ])
 def test_bad_input_is_named(words, error, message):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sparsepriors.data.arrays import read_arrays
 from sparsepriors.data.radar import random_blobs
 from sparsepriors.data.radar_files import Measurement, write_measurement
 from sparsepriors.imaging.radar import DENOISER
-from sparsepriors.imaging.radar_figures import projections
-from sparsepriors.operators.radar import BornMIMO
+from sparsepriors.imaging.radar_figures import projections, traces
+from sparsepriors.operators.radar import BornMIMO, VoxelGrid
 from sparsepriors.papers import get, radar_pnp
 from sparsepriors.priors import Denoiser
 from sparsepriors.runs import Run, Scale
@@ -95,6 +97,24 @@ def test_projections_lay_out_few_and_many():
     assert len(projections(None, {"kirchhoff": (volume, math.nan)}).axes) == 2
     many = dict.fromkeys(("adjoint", "backprojection", "kirchhoff", "l1", "tv", "network"), (volume, 20.0))
     assert len(projections(volume, many).axes) == 14
+
+
+def test_the_scene_of_a_projection_is_in_centimetres():
+    grid = VoxelGrid.box((-0.1, -0.2, 0.3), (0.1, 0.2, 0.6), (5, 6, 7))
+    front, above = projections(None, {"kirchhoff": (torch.rand(5, 6, 7), math.nan)}, grid).axes
+    assert "y (cm)" in front.get_ylabel()
+    assert [t.get_text() for t in front.get_yticklabels()] == ["-20", "20"]
+    assert [t.get_text() for t in above.get_yticklabels()] == ["30", "60"]
+    assert [t.get_text() for t in above.get_xticklabels()] == ["-10", "10"]
+
+
+def test_labels_of_lines_that_end_together_do_not_overlap():
+    fig = traces({"network": torch.linspace(20, 29.1, 100), "real-imaginary": torch.linspace(20, 29.4, 100),
+                  "l1": torch.linspace(20, 29.2, 100), "tv": torch.linspace(20, 29.2, 10)})
+    FigureCanvasAgg(fig).draw()
+    boxes = [text.get_window_extent() for text in fig.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
