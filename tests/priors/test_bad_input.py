@@ -120,7 +120,7 @@ CALLS = {
     "a mask of numbers": (lambda: priors.pack_mask(X), TypeError, "mask must be a boolean tensor, got torch.float32"),
     "no mask at all": (lambda: priors.pack_mask("x"), TypeError, "mask must be a boolean tensor, got str"),
     "bits of another mask": (lambda: priors.unpack_mask(torch.zeros(2, dtype=torch.uint8), (4, 6)), ValueError,
-                             r"a mask of shape \(4, 6\) is 3 bytes"),
+                             r"bits of a mask of shape \(4, 6\) must be 3 bytes"),
     "N:M along a text": (lambda: priors.NM(2, 4, dim="rows"), TypeError, "dim must be an integer or None"),
     "N:M of a scalar": (lambda: priors.NM(2, 4).mask(torch.tensor(1.0)), ValueError, "at least one axis"),
     "N:M along no axis": (lambda: priors.NM(2, 4, dim=5).mask(X), ValueError, "dim = 5 is not an axis"),
