@@ -101,7 +101,11 @@ def test_projections_lay_out_few_and_many():
 
 def test_the_scene_of_a_projection_is_in_centimetres():
     grid = VoxelGrid.box((-0.1, -0.2, 0.3), (0.1, 0.2, 0.6), (5, 6, 7))
-    front, above = projections(None, {"kirchhoff": (torch.rand(5, 6, 7), math.nan)}, grid).axes
+    fig = projections(None, {"kirchhoff": (torch.rand(5, 6, 7), math.nan)}, grid)
+    front, above = fig.axes
+    FigureCanvasAgg(fig).draw()
+    low, high = front.get_yticklabels()[0].get_window_extent(), above.get_yticklabels()[1].get_window_extent()
+    assert not low.overlaps(high)
     assert "y (cm)" in front.get_ylabel()
     assert [t.get_text() for t in front.get_yticklabels()] == ["-20", "20"]
     assert [t.get_text() for t in above.get_yticklabels()] == ["30", "60"]

@@ -64,6 +64,8 @@ def _show(ax: Axes, plane: Tensor, extent: tuple[float, float, float, float]) ->
 
 def _measure(ax: Axes, side: str, ends: tuple[float, float]) -> None:
     ax.set_yticks(ends, labels=[f"{v:g}" for v in ends], fontsize=7)
+    for label, side_of_tick in zip(ax.get_yticklabels(), ("bottom", "top"), strict=True):
+        label.set_verticalalignment(side_of_tick)   # the plane below has an end there, too
     ax.set_ylabel(side, color=_INK, fontsize=9, labelpad=-4)
 
 

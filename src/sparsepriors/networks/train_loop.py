@@ -144,8 +144,6 @@ class TrainLoop:
                  checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 0) -> None:
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-        _checks.instance("optimizer", optimizer, torch.optim.Optimizer)
-        _checks.instance("hooks", hooks, (tuple, list))
         self.steps = _checks.count("steps", steps, low=1)
         self.validate_every = _checks.count("validate_every", validate_every)
         self.checkpoint_every = _checks.count("checkpoint_every", checkpoint_every)
@@ -154,6 +152,8 @@ class TrainLoop:
                              f"validate={validate!r} and validate_every={validate_every}")
         if checkpoint_every and checkpoint is None:
             raise ValueError(f"checkpoint_every = {checkpoint_every} needs a checkpoint file")
+        _checks.instance("optimizer", optimizer, torch.optim.Optimizer)
+        _checks.instance("hooks", hooks, (tuple, list))
         self.model, self.optimizer, self.loss, self.batches = model, optimizer, loss, batches
         self.generator, self.hooks, self.validate = generator, tuple(hooks), validate
         self.schedule = schedule or constant()
