@@ -6,13 +6,18 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 _LARGEST_JSON = 2**28   # bytes; far more than anything here writes
 
@@ -34,6 +39,35 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], None]) ->
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
     return path
+
+
+@contextlib.contextmanager
+def held(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep a folder, made if it is not there, from other processes that ask for it here, whatever ends this one.
+
+    On systems and file systems without locks nothing is held.
+
+    Raises
+    ------
+    BlockingIOError
+        If somebody else holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise BlockingIOError(e.errno, "another process is at work in it", str(folder)) from e
+        except OSError:  # the file system has no locks, as some of networks have none
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:

@@ -1,10 +1,12 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from sparsepriors import papers
+from sparsepriors import _files, papers
 from sparsepriors.runs import Claim, Experiment, Paper, Run, Scale
 from sparsepriors.runs.execute import execute, execute_demo, read_status
 from sparsepriors.runs.results import aggregate, collect, publish
@@ -131,6 +133,38 @@ def test_an_earlier_run_is_kept_aside_and_a_finished_one_is_not_repeated(tmp_pat
     status = read_status(folder)
     assert status is not None
     assert (status.state, status.attempts) == ("done", 1)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_goes_on_is_left_alone_by_another(tmp_path, resume):
+    """The second neither renames the folder of the first nor writes into it; once the first has gone it may."""
+    meanwhile = []
+
+    def first(scale, seed, run):
+        with pytest.raises(BlockingIOError, match="another process is at work"):
+            execute(TINY, tmp_path, scale=scale, seed=seed, resume=resume)
+        meanwhile.extend(sorted(p.name for p in run.folder.parent.iterdir()))
+
+    folder = execute(Experiment(TINY.paper, first), tmp_path, scale=Scale.SMOKE, seed=0)
+    assert meanwhile == ["seed-0"]
+    assert not (folder / "once").exists()
+    execute(TINY, tmp_path, scale=Scale.SMOKE, seed=1, resume=resume)  # another seed is another folder
+    execute(TINY, tmp_path, scale=Scale.SMOKE, seed=0)
+    assert (folder / "once").exists()
+
+
+def test_a_folder_is_free_again_when_its_process_is_killed(tmp_path):
+    hold = ("import sys, time; from sparsepriors import _files\n"
+            "with _files.held(sys.argv[1]): print('held', flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError), _files.held(tmp_path):
+            pytest.fail("two hold it")
+        other.kill()
+        other.wait()
+    with _files.held(tmp_path):
+        pass
 
 
 def test_a_failure_is_recorded_and_an_unfinished_run_is_not_judged(tmp_path):

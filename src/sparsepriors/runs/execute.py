@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,17 +80,18 @@ def execute(experiment: Experiment, out: str | os.PathLike[str], *, scale: Scale
     ------
     ValueError
         If the folder to resume was made with another configuration, or a claim of the paper was not measured.
+    BlockingIOError
+        If another process is running this seed in the same place.
     Exception
         Whatever the experiment raises, after the status is written.
     """
     folder = run_folder(out, experiment.paper.slug, scale, seed)
-    if not resume:
-        _set_aside(folder)
-    run = Run.start(experiment, folder, scale=scale, seed=seed, device=device, data_dir=data_dir, resume=resume,
-                    progress=progress)
-    before = read_status(folder) or Status(RUNNING)
-    if before.state != DONE:
-        _enter(run, before, lambda: _measure(experiment, run))
+    with _taken(folder, anew=not resume):
+        run = Run.start(experiment, folder, scale=scale, seed=seed, device=device, data_dir=data_dir, resume=resume,
+                        progress=progress)
+        before = read_status(folder) or Status(RUNNING)
+        if before.state != DONE:
+            _enter(run, before, lambda: _measure(experiment, run))
     return folder
 
 
@@ -107,10 +108,10 @@ def execute_demo(experiment: Experiment, out: str | os.PathLike[str], *, device:
         raise ValueError(f"{experiment.paper.slug} has no demo")
     demo = experiment.demo
     folder = Path(out) / experiment.paper.slug / "demo"
-    _set_aside(folder)
-    run = Run.start(experiment, folder, scale=Scale.DEFAULT, seed=experiment.paper.seeds[0], device=device,
-                    progress=progress)
-    _enter(run, Status(RUNNING), lambda: demo(run))
+    with _taken(folder, anew=True):
+        run = Run.start(experiment, folder, scale=Scale.DEFAULT, seed=experiment.paper.seeds[0], device=device,
+                        progress=progress)
+        _enter(run, Status(RUNNING), lambda: demo(run))
     return folder
 
 
@@ -147,9 +148,17 @@ def _enter(run: Run, before: Status, body: Callable[[], object]) -> None:
     note(DONE)
 
 
+@contextlib.contextmanager
+def _taken(folder: Path, *, anew: bool) -> Iterator[None]:
+    """Hold the folder of a run; ``anew`` first gives what it holds another name."""
+    with _files.held(folder), contextlib.ExitStack() as also:
+        if anew and any(folder.iterdir()):
+            _set_aside(folder)
+            also.enter_context(_files.held(folder))
+        yield
+
+
 def _set_aside(folder: Path) -> None:
-    if not folder.exists():
-        return
     k = 1
     while (aside := folder.with_name(f"{folder.name}.earlier-{k}")).exists():
         k += 1
