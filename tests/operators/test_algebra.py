@@ -131,6 +131,17 @@ def test_norm_takes_a_generator_and_is_the_same_for_all(generator: torch.Generat
     assert op.norm(generator=generator) == pytest.approx(op.norm(), rel=3e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.float64])
+@pytest.mark.parametrize("scale", [1e-18, 1e-12, 1.0, 1e12, 1e18])
+def test_norm_iteration_does_not_lose_operators_of_extreme_scale(scale: float, dtype: torch.dtype,
+                                                                 generator: torch.Generator) -> None:
+    u, v = (torch.randn(n, 1, dtype=dtype, generator=generator) for n in (30, 50))
+    op = Matrix(scale * u) @ Matrix(v.mH)
+    assert op._known_norm() is None
+    exact = scale * float(torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v))
+    assert op.norm() == pytest.approx(exact, rel=2e-3, abs=0)
+
+
 def test_norm_of_zero_and_of_empty_operators() -> None:
     assert Sum((Identity((3,)), -1.0 * Identity((3,)))).norm() == 0
     assert Composed((Matrix(torch.zeros(2, 0)), Matrix(torch.zeros(0, 3)))).norm() == 0

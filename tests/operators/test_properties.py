@@ -93,3 +93,13 @@ def test_the_norm_bounds_every_image(m: int, n: int, seed: int, dtype: torch.dty
     assert A.norm() == pytest.approx(exact, rel=1e-2)
     x = _draw((n,), dtype, seed + 1)
     assert _size(A(x)) <= exact * _size(x) * (1 + 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("A", EVERY, ids=lambda A: type(A).__name__)
+def test_functional_derivatives_are_the_operator_and_its_adjoint(A: LinearOperator) -> None:
+    x, along, y = _draw(A.in_shape, A.in_dtype, 1), _draw(A.in_shape, A.in_dtype, 2), _draw(A.out_shape, A.out_dtype, 3)
+    _, pushed = torch.func.jvp(A.forward, (x,), (along,))
+    torch.testing.assert_close(pushed, A(along))
+    _, pulled_back = torch.func.vjp(A.forward, x)
+    torch.testing.assert_close(pulled_back(y)[0], A.adjoint(y))

@@ -16,14 +16,22 @@ class _Linear(torch.autograd.Function):
     """y = A x whose derivative is A^H, itself differentiable by the same rule."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, apply: Map, apply_adjoint: Map) -> Tensor:
-        ctx.maps = apply, apply_adjoint
+    def forward(x: Tensor, apply: Map, apply_adjoint: Map) -> Tensor:
         return apply(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Map, Map], output: Tensor) -> None:
+        ctx.maps = inputs[1:]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         apply, apply_adjoint = ctx.maps
         return linear(grads[0], apply_adjoint, apply), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        apply, apply_adjoint = ctx.maps
+        return linear(tangents[0], apply, apply_adjoint)
 
 
 def linear(x: Tensor, apply: Map, apply_adjoint: Map) -> Tensor:

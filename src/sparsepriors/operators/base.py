@@ -169,9 +169,10 @@ class LinearOperator(Described, ABC):
         v = torch.randn(self.in_shape, dtype=self.in_dtype, generator=generator, device=generator.device)
         v = v.to(self.device) / torch.linalg.vector_norm(v).clamp_min(torch.finfo(v.dtype).tiny)
         eps = torch.finfo(v.dtype).eps
+        unit = self._unit(v)
         previous, diagonal, off, q, r = torch.zeros_like(v), [], [0.0], 0.0, math.inf
         for step in range(1, max_iter + 1):
-            w = self._adjoint(self._forward(v)) - off[-1] * previous
+            w = self._adjoint(self._forward(v) / unit) / unit - off[-1] * previous
             diagonal.append(float((v.conj() * w).sum().real))
             w = w - diagonal[-1] * v
             off.append(float(torch.linalg.vector_norm(w)))
@@ -180,10 +181,16 @@ class LinearOperator(Described, ABC):
             r = off[-1] * abs(float(vectors[-1, 0]))
             # An off-diagonal entry at rounding level: the Krylov space is invariant, the Ritz value an eigenvalue.
             if off[-1] <= 100 * eps * q or (r <= 2 * tol * q and step >= min(_LEAST_STEPS, max_iter)):
-                return math.sqrt(q + r)
+                return math.sqrt(q + r) * unit
             previous, v = v, w / off[-1]
-        raise RuntimeError(f"the norm of {self} is {math.sqrt(q):.6g} to a relative {r / (2 * q):.1e} after "
+        raise RuntimeError(f"the norm of {self} is {math.sqrt(q) * unit:.6g} to a relative {r / (2 * q):.1e} after "
                            f"{max_iter} iterations, not to tol = {tol:.1e}; raise max_iter or tol")
+
+    def _unit(self, v: Tensor) -> float:
+        """1, or a power of 2 near ||A v|| where A^H A or the squares of its entries would leave single precision."""
+        y = self._forward(v)
+        size = float(torch.linalg.vector_norm(y.to(torch.promote_types(y.dtype, torch.float64))))
+        return 1.0 if 2**-13 < size < 2**13 or not 0 < size < math.inf else 2.0 ** round(math.log2(size))
 
     def dense(self) -> Inexact[Tensor, "m n"]:
         """The matrix of A, with both spaces flattened in row-major order.

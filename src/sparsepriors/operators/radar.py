@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 from sparsepriors import _checks, kernels
 from sparsepriors._described import Described
 from sparsepriors.kernels import BornTables, born_tables
+from sparsepriors.operators._autograd import Map, linear
 from sparsepriors.operators.base import LinearOperator, Space
 
 SPEED_OF_LIGHT = 299_792_458.0
@@ -193,14 +194,14 @@ class BornMIMO(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, math.prod(self.in_shape))
-        return _Forward.apply(flat, self._propagators).reshape(*x.shape[:x.ndim - 3], *self.out_shape)
+        return linear(flat, *_maps(self._propagators)).reshape(*x.shape[:x.ndim - 3], *self.out_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._contract(y, self._propagators)
 
     def _contract(self, y: Tensor, tables: BornTables) -> Tensor:
         flat = y.reshape(-1, *y.shape[-3:])
-        return _Adjoint.apply(flat, tables).reshape(*y.shape[:-3], *self.in_shape)
+        return linear(flat, *reversed(_maps(tables))).reshape(*y.shape[:-3], *self.in_shape)
 
     def _check_measurements(self, y: Tensor) -> Tensor:
         _checks.trailing_shape("y", _checks.inexact("y", y), self.out_shape)
@@ -234,23 +235,6 @@ class BornMIMO(LinearOperator):
         return float((k - line).abs().max() * self._distances.max()) <= _PHASE_TOLERANCE[self.dtype]
 
 
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, tables: BornTables) -> Tensor:
-        ctx.tables = tables
-        return kernels.born_forward(x, tables)
-
-    @staticmethod
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Adjoint.apply(gradients[0], ctx.tables), None
-
-
-class _Adjoint(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, y: Tensor, tables: BornTables) -> Tensor:
-        ctx.tables = tables
-        return kernels.born_adjoint(y, tables)
-
-    @staticmethod
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Forward.apply(gradients[0], ctx.tables), None
+def _maps(tables: BornTables) -> tuple[Map, Map]:
+    """The compiled map and its adjoint."""
+    return partial(kernels.born_forward, tables=tables), partial(kernels.born_adjoint, tables=tables)
