@@ -110,8 +110,43 @@ def test_a_wrong_adjoint_is_found_at_the_door() -> None:
     assert op(torch.ones(4)).tolist() == [1, 2, 3, 4]
 
 
+def test_a_wrong_adjoint_is_found_in_half_precision_too() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.raises(ValueError, match="is not adjoint to its adjoint"):
+            from_callable(lambda x: x.clone(), lambda y: 1.5 * y, in_shape=(3,), in_dtype=dtype)
+        from_callable(lambda x: x.cumsum(0), lambda y: y.flip(0).cumsum(0).flip(0), in_shape=(64,), in_dtype=dtype)
+
+
+def test_two_precisions_are_compared_by_the_coarser_one(generator: torch.Generator) -> None:
+    matrix = torch.randn(4, 3, dtype=torch.float64, generator=generator)
+    x = torch.randn(3, generator=generator)
+    op = from_scipy(matrix.numpy(), in_dtype=torch.float32)
+    assert (op.in_dtype, op.out_dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(op(x), matrix @ x.double(), rtol=1e-6, atol=1e-6)
+    from_callable(lambda v: matrix @ v.double(), lambda y: (matrix.T @ y).float(), in_shape=(3,))
+
+
+@pytest.mark.parametrize("name", ["float16", "longdouble", "clongdouble", "int8", "bool"])
+def test_dtypes_that_torch_has_not_become_double_precision(name: str, generator: torch.Generator) -> None:
+    matrix = (3 * torch.randn(4, 3, dtype=torch.complex128, generator=generator)).numpy()
+    matrix = (matrix if name == "clongdouble" else matrix.real).astype(name)
+    op = from_scipy(matrix)
+    x = torch.randn(3, dtype=op.in_dtype, generator=generator)
+    assert op.in_dtype == (torch.complex128 if name == "clongdouble" else torch.float64)
+    want = matrix.astype(np.complex128) @ x.numpy()
+    np.testing.assert_allclose(op(x).numpy(), want, rtol=1e-12)
+
+
+def test_functions_with_parameters_are_tested_without_a_gradient() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    op = from_callable(lambda x: weight * x, lambda y: weight * y, in_shape=(3,))
+    assert op(torch.ones(3)).requires_grad
+
+
 @pytest.mark.public_door
 def test_bad_arguments() -> None:
+    with pytest.raises(TypeError, match=r"must have an adjoint \(rmatvec\), _CustomLinearOperator has none"):
+        from_scipy(ScipyOperator((3, 3), matvec=lambda x: x))
     with pytest.raises(TypeError, match="methods A and A_adjoint, got Tensor"):
         from_callable(torch.eye(3), in_shape=(3,))
     with pytest.raises(TypeError, match=r"must return a torch.Tensor, got float"):

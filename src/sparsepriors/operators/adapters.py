@@ -18,6 +18,7 @@ from sparsepriors.operators.base import LinearOperator, Space
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64,
           torch.complex64: np.complex64, torch.complex128: np.complex128}
 _TORCH = {np.dtype(n): t for t, n in _NUMPY.items()}
+_HALF_EPS = torch.finfo(torch.float16).eps
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +61,7 @@ class FunctionOperator(LinearOperator):
             raise ValueError(f"{self.name} must return {dtype} of shape {want}, got {y.dtype} "
                              f"of shape {tuple(y.shape)}")
         # A function may hand its argument back; a result must not share its memory.
-        y = y.clone() if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() else y
+        y = y.clone() if _may_share_memory(x, y) else y
         return y.reshape((*batch, *new_shape))
 
     def __repr__(self) -> str:
@@ -169,7 +170,7 @@ def from_scipy(operator: Any, *, in_shape: tuple[int, ...] | None = None, out_sh
     in_shape, out_shape
         Shapes of one x and one y, by default vectors.
     in_dtype, out_dtype
-        Dtypes of x and y, by default those of ``operator``.
+        Dtypes of x and y, by default those of ``operator``, in double precision where torch has no other.
     check
         Whether to test the adjoint on two drawn pairs.
 
@@ -190,11 +191,16 @@ def from_scipy(operator: Any, *, in_shape: tuple[int, ...] | None = None, out_sh
     for name, shape, size in (("in_shape", in_shape, n), ("out_shape", out_shape, m)):
         if math.prod(shape) != size:
             raise ValueError(f"{name} must hold {size} entries, as the operator of shape ({m}, {n}) does, got {shape}")
-    own = _TORCH.get(np.dtype(found.dtype), torch.float64)
+    kind = np.dtype(found.dtype)
+    own = _TORCH.get(kind, torch.complex128 if kind.kind == "c" else torch.float64)
     in_dtype, out_dtype = own if in_dtype is None else in_dtype, own if out_dtype is None else out_dtype
     for name, dtype in (("in_dtype", in_dtype), ("out_dtype", out_dtype)):
         if dtype not in _NUMPY:
             raise TypeError(f"{name} must have single or double precision, got {dtype}")
+    try:
+        found.rmatvec(np.zeros(m, found.dtype))
+    except (NotImplementedError, TypeError) as e:  # what SciPy raises depends on how the operator was made
+        raise TypeError(f"operator must have an adjoint (rmatvec), {type(operator).__name__} has none") from e
     op = NumpyOperator(found.matmat, found.rmatmat, (in_shape, out_shape), (in_dtype, out_dtype),
                        type(operator).__name__)
     return _tested(op) if check else op
@@ -216,6 +222,13 @@ def from_pylops(operator: Any, *, in_dtype: torch.dtype | None = None, out_dtype
                       in_dtype=in_dtype, out_dtype=out_dtype, check=check)
 
 
+def _may_share_memory(x: Tensor, y: Tensor) -> bool:
+    try:
+        return y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    except NotImplementedError:  # of a tensor that torch.func differentiates
+        return True
+
+
 def _columns(matmat: Callable[[np.ndarray], np.ndarray], x: Tensor, shape: tuple[int, ...],
              new_shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     batch = x.shape[:x.ndim - len(shape)]
@@ -229,17 +242,20 @@ def _columns(matmat: Callable[[np.ndarray], np.ndarray], x: Tensor, shape: tuple
     return torch.from_numpy(y).to(x.device).reshape((*batch, *new_shape))
 
 
+@torch.no_grad()
 def _tested(op: LinearOperator) -> LinearOperator:
     """Return ``op`` if its two maps are adjoint to each other, to rounding."""
     generator = torch.Generator().manual_seed(0)
-    eps = torch.finfo(op.out_dtype).eps
+    eps = max(torch.finfo(dtype).eps for dtype in (op.in_dtype, op.out_dtype))
+    tol = 1e3 * eps if eps < _HALF_EPS else 4 * eps  # a thousand roundings of half precision would hide any error
     for _ in range(2):
         x = torch.randn(op.in_shape, dtype=op.in_dtype, generator=generator)
         y = torch.randn(op.out_shape, dtype=op.out_dtype, generator=generator)
-        ax, ahy = op._forward(x), op._adjoint(y)
+        x, y, ax, ahy = (v.to(torch.promote_types(v.dtype, torch.float64))
+                         for v in (x, y, op._forward(x), op._adjoint(y)))
         left, right = float((ax.conj() * y).sum().real), float((x.conj() * ahy).sum().real)
         scale = float(torch.linalg.vector_norm(ax) * torch.linalg.vector_norm(y)
                       + torch.linalg.vector_norm(x) * torch.linalg.vector_norm(ahy))
-        if not abs(left - right) <= 1e3 * eps * scale:
+        if not abs(left - right) <= tol * scale:
             raise ValueError(f"{op} is not adjoint to its adjoint: <A x, y> = {left:.8g}, <x, A^H y> = {right:.8g}")
     return op
