@@ -62,6 +62,8 @@ CALLS = {
                              "at least 2 axes for"),
     "vectors for matrices by dims": (lambda: priors.NuclearNorm(1.0, dims=1), ValueError, "dims of NuclearNorm"),
     "a complex box": (lambda: priors.Box(torch.tensor(1j), 2.0), TypeError, "low and high must be real"),
+    "output blocks of a scalar": (lambda: priors.OutputBlocks(0.5, 2).mask(torch.tensor(1.0)), ValueError,
+                                  "needs at least one axis"),
     "a box the wrong way round": (lambda: priors.Box(2.0, 1.0), ValueError, "low must not exceed high"),
     "a box that ends in NaN": (lambda: priors.Box(0.0, NAN), ValueError, "low must not exceed high"),
     "an empty box": (lambda: priors.Box(INF, INF), ValueError, "the box must not be empty"),

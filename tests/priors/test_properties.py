@@ -139,3 +139,33 @@ def test_the_nuclear_norm_does_not_see_rotations(seed: int, scale: float, step: 
     prior = NuclearNorm(0.6)
     assert torch.allclose(prior.prox(q @ x, step), q @ prior.prox(x, step), atol=1e-9 * scale)
     assert float(prior.value(q @ x)) == pytest.approx(float(prior.value(x)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("case", CLOSED, ids=_name)
+def test_functional_derivatives_are_those_of_autograd(case: PriorCase) -> None:
+    x, along, weight = case.draw(1), case.draw(2), case.draw(3)
+
+    def moved(v: torch.Tensor) -> torch.Tensor:
+        return case.prior.prox(v, 0.6)
+
+    leaf = x.clone().requires_grad_()
+    (by_tape,) = torch.autograd.grad(moved(leaf), leaf, weight)
+    u, pulled_back = torch.func.vjp(moved, x)
+    torch.testing.assert_close(u, moved(x))
+    torch.testing.assert_close(pulled_back(weight)[0], by_tape)
+    _, pushed = torch.func.jvp(moved, (x,), (along,))
+    torch.testing.assert_close((pushed.conj() * weight).sum().real, (along.conj() * by_tape).sum().real)
+
+
+@pytest.mark.parametrize("case", priors(), ids=_name)
+def test_a_tensor_without_entries_has_a_prox_and_a_value_or_is_refused_by_name(case: PriorCase) -> None:
+    for shape in ((0,) * len(case.shape), (*case.shape[:-1], 0)):
+        x = torch.zeros(shape, dtype=case.dtypes[0])
+        for call in (case.prior.prox, case.prior.value):
+            try:
+                found = call(x)
+            except ValueError as e:
+                assert "must" in str(e) or "broadcast" in str(e)  # its weights or its network have another shape
+            else:
+                assert call == case.prior.value or found.shape == shape

@@ -56,3 +56,10 @@ def test_values_are_the_same_with_and_without_a_gradient(generator):
     x = torch.randn(6, 5, dtype=torch.float64, generator=generator)
     torch.testing.assert_close(NuclearNorm(0.8).prox(x.clone().requires_grad_()).detach(), NuclearNorm(0.8).prox(x))
     assert torch.autograd.gradcheck(NuclearNorm(0.8).prox, x.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
+def test_complex_results_are_plain_tensors(shape, generator):
+    u = NuclearNorm(2.0).prox(torch.randn(shape, dtype=torch.complex128, generator=generator))
+    assert not u.is_conj()  # NumPy takes no lazy conjugates
+    assert u.numpy().shape == shape

@@ -10,7 +10,7 @@ def differences(x: Tensor, d: int) -> Tensor:
     """Forward differences along the last ``d`` axes, the last zero: ``(..., *spatial)`` to ``(..., d, *spatial)``."""
     parts = []
     for axis in range(-d, 0):
-        zero = torch.zeros_like(x.narrow(axis, 0, 1))
+        zero = torch.zeros_like(x.narrow(axis, 0, min(1, x.shape[axis])))
         parts.append(torch.cat((x.diff(dim=axis), zero), dim=axis))
     return torch.stack(parts, dim=-d - 1)
 

@@ -12,8 +12,8 @@ norm is the complex one and R a function of the moduli unless the prior says oth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Inexact
@@ -190,6 +190,10 @@ class Prior(Described, ABC):
                 raise ValueError(f"{type(self).__name__} is not separable: step must be constant over each unknown, "
                                  f"got shape {tuple(step.shape)} for x of shape {tuple(x.shape)}, dims = {self.dims}")
         return step.to(dtype=real, device=x.device)
+
+    def _of_dims(self, dims: int) -> Self:
+        """The same prior, whose ``dims`` is ``None``, of unknowns of so many axes; wrappers ask the prior inside."""
+        return replace(self, dims=dims)
 
     def _sum(self, per_entry: Tensor) -> Tensor:
         """Sum over the axes of one unknown."""

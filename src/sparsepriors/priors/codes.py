@@ -204,7 +204,7 @@ class BatchTopK(CodePrior, ConstraintSet):
 
     def _project(self, x: Tensor) -> Tensor:
         event = x.shape if self.dims is None else x.shape[x.ndim - self.dims:]
-        rows = x.reshape(-1, math.prod(event))
+        rows = x.reshape(math.prod(x.shape[:x.ndim - len(event)]), math.prod(event))
         codes = torch.relu(rows)
         return _largest(codes, codes, int(self.k * math.prod(event[:-1]))).reshape(x.shape)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -50,6 +51,9 @@ class Wrapped(Prior):
     def accepts_complex(self) -> bool:
         """As the inner prior."""
         return self.prior.accepts_complex
+
+    def _of_dims(self, dims: int) -> Self:
+        return replace(self, prior=self.prior._of_dims(dims), dims=dims)
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
@@ -156,6 +160,8 @@ class PlusQuadratic(Wrapped):
 def add(first: Prior, second: Prior) -> PlusQuadratic:
     """The sum of a prior and a quadratic one, in either order; what ``first + second`` calls.
 
+    Where only one of the two says how many axes an unknown has (``dims``), that holds for the sum.
+
     Raises
     ------
     TypeError
@@ -170,6 +176,8 @@ def add(first: Prior, second: Prior) -> PlusQuadratic:
                         f"must be SquaredL2; hand both to a splitting solver (primal_dual) instead")
     if first.dims is not None and second.dims is not None and first.dims != second.dims:
         raise ValueError(f"dims of the two priors must agree, got {first.dims} and {second.dims}")
+    if first.dims is None and second.dims is not None:
+        first = first._of_dims(second.dims)
     return PlusQuadratic(first, second.weight)
 
 
@@ -279,6 +287,9 @@ class Groups(Prior):
         if self.dims != self.prior.dims:
             raise ValueError(f"dims of Groups must be that of its inner prior, {self.prior.dims}, got {self.dims}")
         _shapes.check_axis(self.axis, self.dims)
+
+    def _of_dims(self, dims: int) -> Self:
+        return replace(self, prior=self.prior._of_dims(dims), dims=dims)
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)

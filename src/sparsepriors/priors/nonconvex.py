@@ -186,7 +186,11 @@ class LogSum(Nonconvex):
         # (r + epsilon)^2 - 4 t, factored: it vanishes where the two stationary points meet.
         radicand = (r + epsilon - twice) * (r + epsilon + twice)
         some = radicand > 0
-        m = torch.where(some, torch.relu((r - epsilon + torch.where(some, radicand, 1.0).sqrt()) / 2), 0.0)
+        # The larger root of m^2 - (r - epsilon) m + t - r epsilon = 0, by the form that subtracts no near numbers.
+        root, linear = torch.where(some, radicand, 1.0).sqrt(), r - epsilon
+        low = linear < 0
+        m = torch.where(low, 2 * (r * epsilon - t) / torch.where(low, root - linear, 1.0), (linear + root) / 2)
+        m = torch.where(some, torch.relu(m), 0.0)
         convex = t <= epsilon * epsilon
         better = t * torch.log1p(m / epsilon) + 0.5 * (m - r).square() < 0.5 * r.square()
         return torch.where(torch.where(convex, r * epsilon > t, better), m, 0.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -51,6 +52,9 @@ class Partition(Prior):
         if labels.numel() and bool((labels.bincount() == 0).any()):
             raise ValueError("labels must leave out no number below the largest, "
                              f"got {int((labels.bincount() > 0).sum())} groups and {int(labels.max())} as the largest")
+
+    def _of_dims(self, dims: int) -> Self:
+        return replace(self, prior=self.prior._of_dims(dims), dims=dims)
 
     @property
     def sizes(self) -> Tensor:

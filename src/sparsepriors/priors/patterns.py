@@ -320,6 +320,8 @@ class OutputBlocks(Pattern):
 
     def _fits(self, x: Tensor) -> None:
         super()._fits(x)
+        if not self._event(x):
+            raise ValueError("a pattern of blocks along the first axis needs at least one axis")
         length = x.shape[x.ndim - self._event(x)]
         if length >= self.least and length % self.size:
             raise ValueError(f"the first axis must be a multiple of size = {self.size}, got {length}")

@@ -63,7 +63,7 @@ class NuclearNorm(Prior, convex=True):
                 squares, v = torch.linalg.eigh(gram)
                 singular = squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()
                 found = (tall @ (v * torch.relu(1 - threshold / singular[..., None, :]))) @ v.mH
-                return found if tall is x else found.mH
+                return found if tall is x else found.mH.resolve_conj()
         u, s, vh = torch.linalg.svd(x, full_matrices=False)
         return (u * torch.relu(s[..., None, :] - threshold)) @ vh
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class InBasis(Prior):
             raise ValueError(f"dims of InBasis must be the {own} axes of its basis, got {self.dims}")
         inner, coefficients = self.prior.dims, len(self.basis.out_shape)
         if inner is None:
-            object.__setattr__(self, "prior", replace(self.prior, dims=coefficients))
+            object.__setattr__(self, "prior", self.prior._of_dims(coefficients))
         elif inner != coefficients:
             raise ValueError(f"the prior must be one of unknowns with {coefficients} axes, the coefficients of the "
                              f"basis; its dims is {inner}")
@@ -75,6 +75,9 @@ class InBasis(Prior):
         if x.dtype != self.basis.in_dtype or tuple(x.shape[x.ndim - len(shape):]) != shape:
             raise ValueError(f"x must be {self.basis.in_dtype} with last axes {shape}, as its basis asks; "
                              f"got {x.dtype} {tuple(x.shape)}")
+        batch = x.shape[:x.ndim - len(shape)]
+        coefficients = torch.zeros((1,), dtype=self.basis.out_dtype, device=x.device)
+        self.prior._fits(coefficients.expand(*batch, *self.basis.out_shape))
 
     def _value(self, x: Tensor) -> Tensor:
         return self.prior._value(self.basis._forward(x))
@@ -123,13 +126,15 @@ def _tightness(basis: LinearOperator) -> float:
     """The c of W W^H = c I, or `ValueError` if there is none."""
     real = basis.out_dtype.to_real()
     generator = torch.Generator().manual_seed(0)
-    y = torch.randn(basis.out_shape, dtype=basis.out_dtype, generator=generator)
+    y = torch.randn(basis.out_shape, dtype=basis.out_dtype, generator=generator).to(basis.device)
     back = basis.forward(basis.adjoint(y))
     c = float((y.conj() * back).real.sum() / y.abs().square().sum())
     off = float(torch.linalg.vector_norm(back - c * y) / torch.linalg.vector_norm(y))
-    if c <= 0 or off > 1e3 * torch.finfo(real).eps * max(c, 1.0):
+    relative = off / c if c > 0 else off
+    if c <= 0 or relative > 1e3 * torch.finfo(real).eps:
         raise ValueError(f"basis must satisfy W W^H = c I (an orthonormal or semi-orthogonal transform); "
-                         f"{type(basis).__name__} misses it by {off:.1e}; use analysis in admm or primal_dual instead")
+                         f"{type(basis).__name__} misses it by {relative:.1e}; use analysis in admm or primal_dual "
+                         f"instead")
     return c
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,10 +33,32 @@ def sorted_l1_prox(r: Tensor, weights: Tensor, step: float | Tensor) -> Tensor:
 
 def _decreasing(row: Tensor) -> Tensor:
     """The nearest nonincreasing sequence: blocks of the isotonic fit, averaged so that gradients flow."""
-    from scipy.optimize import isotonic_regression
-
-    fit = isotonic_regression(row.detach().cpu().numpy(), increasing=False)
-    sizes = torch.as_tensor(fit.blocks, device=row.device, dtype=torch.int64).diff()
-    block = torch.repeat_interleave(torch.arange(sizes.numel(), device=row.device), sizes)
+    block = _Blocks.apply(row)
+    assert isinstance(block, Tensor)
+    sizes = block.bincount()
     means = row.new_zeros(sizes.numel()).index_add(0, block, row) / sizes.to(row.dtype)
     return means[block]
+
+
+class _Blocks(torch.autograd.Function):
+    """The block of the isotonic fit that each entry of a row falls into: a step function, with no derivative."""
+
+    @staticmethod
+    def forward(row: Tensor) -> Tensor:
+        from scipy.optimize import isotonic_regression
+
+        fit = isotonic_regression(row.detach().cpu().numpy(), increasing=False)
+        sizes = torch.as_tensor(fit.blocks, device=row.device, dtype=torch.int64).diff()
+        return torch.repeat_interleave(torch.arange(sizes.numel(), device=row.device), sizes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        return None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> None:
+        return None
