@@ -40,7 +40,9 @@ class Items:
         return euclidean(x, self.axes) if self.axes else x.abs()
 
     def max_abs(self, x: Tensor) -> Tensor:
-        """Largest modulus of each item."""
+        """Largest modulus of each item, zero where it has no entries."""
+        if 0 in self.event:
+            return self.norm(x)
         return torch.linalg.vector_norm(x, ord=math.inf, dim=self.axes) if self.axes else x.abs()
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:

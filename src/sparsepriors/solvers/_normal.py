@@ -78,7 +78,7 @@ def _direct(system: LinearOperator, A: LinearOperator | None, gram_k: LinearOper
     m = math.prod(A.out_shape) if A is not None else n
     if A is not None and m < n and m <= DENSE_SIZE and m * n <= DENSE_SIZE ** 2 * 4 and _is_identity(gram_k):
         return _woodbury(A, rho / q, rho)
-    return _cholesky(system, n) if n <= DENSE_SIZE else None
+    return _cholesky(system) if n <= DENSE_SIZE else None
 
 
 def _invertible(eigenvalues: Tensor) -> bool:
@@ -109,20 +109,24 @@ def _fourier(system: LinearOperator) -> NormalSolver | None:
         "fourier")
 
 
-def _cholesky(system: LinearOperator, n: int) -> NormalSolver | None:
+def _rows(x: Tensor, event: tuple[int, ...]) -> Tensor:
+    """One row for each item, also where there are none or they have no entries."""
+    return x.reshape(math.prod(x.shape[:x.ndim - len(event)]), math.prod(event))
+
+
+def _cholesky(system: LinearOperator) -> NormalSolver | None:
     factor, info = torch.linalg.cholesky_ex(system.dense())
     if int(info):
         return None
 
     def solve(b: Tensor, x: Tensor) -> Tensor:
-        return torch.cholesky_solve(b.reshape(-1, n).mT, factor).mT.reshape(b.shape)
+        return torch.cholesky_solve(_rows(b, system.in_shape).mT, factor).mT.reshape(b.shape)
 
     return NormalSolver(solve, True, "cholesky")
 
 
 def _woodbury(A: LinearOperator, damping: float, rho: float) -> NormalSolver | None:
     """(q A^H A + rho I)^{-1} b = (b - A^H (damping I + A A^H)^{-1} A b) / rho with damping = rho / q."""
-    m = math.prod(A.out_shape)
     outer = A.H.gram().dense()
     outer.diagonal().add_(damping)
     factor, info = torch.linalg.cholesky_ex(outer)
@@ -131,7 +135,7 @@ def _woodbury(A: LinearOperator, damping: float, rho: float) -> NormalSolver | N
 
     def solve(b: Tensor, x: Tensor) -> Tensor:
         forward = A._forward(b)
-        inner = torch.cholesky_solve(forward.reshape(-1, m).mT, factor).mT.reshape(forward.shape)
+        inner = torch.cholesky_solve(_rows(forward, A.out_shape).mT, factor).mT.reshape(forward.shape)
         return (b - A._adjoint(inner)) * (1 / rho)
 
     return NormalSolver(solve, True, "woodbury")

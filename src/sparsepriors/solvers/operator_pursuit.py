@@ -217,7 +217,7 @@ class _Chosen:
 
 def _largest(x: Tensor, k: int, items: Items) -> Tensor:
     """Where the k largest moduli of each item lie."""
-    flat = x.reshape(-1, math.prod(items.event)).abs()
+    flat = x.reshape(math.prod(items.batch), math.prod(items.event)).abs()
     found = torch.zeros_like(flat, dtype=torch.bool)
     found.scatter_(-1, torch.topk(flat, k, dim=-1, sorted=False).indices, True)
     return found.reshape(x.shape)
