@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +40,13 @@ def test_values_come_back_through_strict_json(value):
     found = Holds.from_dict(json.loads(json.dumps(Holds(math.nan).to_dict(), allow_nan=False))).value
     assert isinstance(found, float)
     assert math.isnan(found)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.25), np.float64(0.25), np.float32(np.inf), np.int64(3), np.int8(-1)])
+def test_numbers_of_numpy_come_back_as_those_of_python(value):
+    found = Holds.from_dict(json.loads(json.dumps(Holds(value).to_dict(), allow_nan=False))).value
+    assert found == value
+    assert type(found) is (int if isinstance(value, np.integer) else float)
 
 
 def test_infinite_bounds_come_back():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
@@ -101,6 +102,10 @@ def _encode(value: Any, where: str) -> Any:
         return {_KIND: "float", "value": str(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return _encode(float(value), where)
     raise TypeError(f"{where} holds a {type(value).__name__}, which has no JSON form")
 
 

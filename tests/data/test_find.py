@@ -75,6 +75,9 @@ def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"pip install no-such-package, or allow the download of "
                                                 r"https://example.org/scan.nii .*data directory"):
         find_file(source, data_dir=tmp_path, cache_dir=tmp_path)
+    inside = Source("scan.nii", package="no_such_package.scans", path="scan.nii", pip="no-such-package")
+    with pytest.raises(FileNotFoundError, match="pip install no-such-package"):
+        find_file(inside, data_dir=tmp_path, cache_dir=tmp_path)
 
 
 def test_a_file_with_another_checksum_is_refused(tmp_path: Path) -> None:

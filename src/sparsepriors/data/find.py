@@ -116,7 +116,10 @@ def _in_package(source: Source) -> Path | None:
     """Where the file would lie in its package, found without importing it; ``None`` if that is not installed."""
     if source.package is None or source.path is None:
         return None
-    spec = importlib.util.find_spec(source.package)
+    try:
+        spec = importlib.util.find_spec(source.package)
+    except ModuleNotFoundError:  # the package that holds it is not installed
+        spec = None
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     return Path(folders[0]) / source.path if folders else None
 
