@@ -26,6 +26,9 @@ def test_a_fault_ends_with_one_and_is_shown_in_every_form(tmp_path):
     page = (tmp_path / "audit.html").read_text()
     assert "L5: fail" in page
     assert "http-equiv" in page
+    lost = call(path, "--html", path / "audit.html")
+    assert lost.exit_code == 1
+    assert "cannot write" in lost.stderr
     RECORD["training"]["churn"] = 0.5
     assert call(_files.write_json(path, RECORD)).exit_code == 0
 

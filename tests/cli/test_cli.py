@@ -1,10 +1,13 @@
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from sparsepriors import papers
+import sparsepriors
+from sparsepriors import _files, papers
 from sparsepriors.cli import app
 from sparsepriors.cli._doctor import rooms
 
@@ -34,6 +37,7 @@ def test_run_judges_reports_and_resumes(tmp_path):
     (["run", TINY, "--seeds", "0,x"], "distinct whole numbers"),
     (["run", TINY, "--seeds", "1,1"], "distinct whole numbers"),
     (["run", TINY, "--device", "gpu9"], "--device takes cpu"),
+    (["run", TINY, "--device", "cpu:3"], "--device takes cpu"),
     (["run", TINY, "--data", "/nowhere/at/all"], "does not exist"),
     (["run", "nowhere.py"], "no paper module"),
     (["show", "prune-pretrainde"], "did you mean prune-pretrained?"),
@@ -42,6 +46,11 @@ def test_wrong_usage_is_answered_with_code_2(args, said):
     answer = call(*args)
     assert answer.exit_code == 2
     assert said in " ".join(answer.stderr.split())
+
+
+def test_the_version_is_one_line_and_no_error():
+    answer = call("--version")
+    assert (answer.exit_code, answer.stdout) == (0, f"{sparsepriors.__version__}\n")
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
@@ -64,9 +73,32 @@ def test_a_failing_experiment_is_reported_with_code_1(tmp_path):
 def test_an_interrupted_run_says_how_to_continue(tmp_path):
     paper = tmp_path / "stop.py"
     paper.write_text(Path(TINY).read_text().replace("total = 0.0", "total = 0.0\n    raise KeyboardInterrupt"))
-    answer = call("run", paper, "--out", tmp_path / "runs")
+    asked = ["run", str(paper), "--scale", "smoke", "--seeds", "3", "--out", str(tmp_path / "my runs"),
+             "--results", str(tmp_path / "judged")]
+    answer = call(*asked)
     assert answer.exit_code == 130
-    assert "--resume" in answer.stderr
+    assert shlex.split(answer.stderr.splitlines()[-1]) == ["sparsepriors", *asked, "--resume"]
+
+
+def test_a_run_that_another_process_is_at_ends_with_code_1(tmp_path):
+    with _files.held(tmp_path / "tiny-paper" / "smoke" / "seed-0"):
+        answer = call("run", TINY, "--scale", "smoke", "--out", tmp_path)
+    assert answer.exit_code == 1
+    assert "another process is at work in it" in answer.stderr
+
+
+def test_a_package_that_is_missing_comes_with_advice(tmp_path):
+    paper = tmp_path / "lean.py"
+    paper.write_text(Path(TINY).read_text().replace("total = 0.0", "import no_such_package_here"))
+    answer = call("run", paper, "--scale", "smoke", "--out", tmp_path / "runs")
+    assert answer.exit_code == 1
+    assert "`sparsepriors doctor` says how to get" in answer.stderr
+
+
+def test_results_that_are_not_there_are_not_shown_as_not_measured(tmp_path):
+    answer = call("show", TINY, "--results", tmp_path / "none")
+    assert answer.exit_code == 1
+    assert "there is no results folder" in answer.stderr
 
 
 def test_list_show_and_doctor_speak_json():
@@ -81,6 +113,14 @@ def test_a_missing_room_comes_with_its_command():
     found = rooms(['numpy>=1; extra == "full"', 'no-such-package-here; extra == "bare"', 'torch>=999; extra == "new"'])
     assert [r["usable"] for r in found] == [True, False, False]
     assert "sparsepriors[bare]" in found[1]["get"]
+
+
+def test_the_room_of_gpus_needs_one(monkeypatch):
+    room = ['numpy>=1; platform_system == "Linux" and extra == "gpu"']
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [(r["usable"], r["missing"]) for r in rooms(room)] == [(False, ["a GPU"])]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [r["usable"] for r in rooms(room)] == [True]
 
 
 def test_the_results_folder_is_that_of_ones_own_runs_or_the_one_that_is_there(tmp_path, monkeypatch):

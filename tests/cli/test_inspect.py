@@ -92,7 +92,9 @@ def test_an_encoder_is_read_too(pair):
 @pytest.mark.parametrize(("arguments", "code", "words"), [
     (("a", "--modules", "q_porj"), 1, "no tensor is named 'q_porj'; near: q_proj"),
     (("a", "--modules", " , "), 2, "--modules takes names"),
-    (("a", "--near", "0"), 2, "--near must be above 0"),
+    (("a", "--near", "0"), 2, "--near must be finite and above 0, got 0"),
+    (("a", "--near", "nan"), 2, "--near must be finite and above 0, got nan"),
+    (("a", "--html", "a/config.json/page.html"), 1, "cannot write a/config.json/page.html: "),
     (("a", "norms.safetensors"), 1, "differ (model.embed_tokens.weight: only before"),
     (("a", "norms.safetensors"), 1, "--skip-mismatch leaves them out"),
     (("norms.safetensors",), 1, "holds no weight matrix"),

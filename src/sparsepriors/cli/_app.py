@@ -27,14 +27,19 @@ Results = Annotated[Path | None, typer.Option(help="Folder of results; runs/resu
 Out = Annotated[Path, typer.Option(help="Folder of the runs; every seed has its own folder in it.")]
 
 
-@app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.",
-                                                is_eager=True)] = False) -> None:
-    if version:
+def _version(asked: bool) -> bool:
+    if asked:
         import sparsepriors
 
         typer.echo(sparsepriors.__version__)
         raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True,
+                                                callback=_version)] = False) -> None:
+    """Without a command only the version can be asked for, which its callback answers."""
 
 
 @app.command("list")
@@ -52,7 +57,7 @@ def show(slug: Annotated[str, typer.Argument(help="Slug of an experiment, or the
     """Show one experiment: citation, method, claims and, where they were measured, verdicts."""
     from sparsepriors.cli import _show
 
-    _show.show(slug, _door.results_folder(results), as_json=as_json)
+    _show.show(slug, results, as_json=as_json)
 
 
 @app.command(epilog=_door.EXIT_CODES)

@@ -24,16 +24,16 @@ def audit(path: Path, *, html: Path | None, as_json: bool) -> None:
         else:
             record, claims = auditing.record_weights(_weights(path)), ()
         report = auditing.audit(record, claims)
-        if html is not None:
-            from sparsepriors.gallery.audit import audit_page
-
-            _files.write_text(html, audit_page(report.to_dict(), title=f"Audit of {path.name}"))
     except FileNotFoundError as e:
         _door.usage(f"there is no file {e.filename}" if e.filename else str(e))
     except ValueError as e:
         _door.fail(str(e))
     except OSError as e:
         _door.fail(_door.reason(e))
+    if html is not None:
+        from sparsepriors.gallery.audit import audit_page
+
+        _door.write_page(html, audit_page(report.to_dict(), title=f"Audit of {path.name}"))
     if as_json:
         _door.print_json(report.to_dict())
     else:

@@ -11,7 +11,6 @@ import typer
 from rich.markup import escape
 from torch import Tensor
 
-from sparsepriors import _files
 from sparsepriors.cli import _door, _language, _networks
 from sparsepriors.data.language import token_windows
 from sparsepriors.dictionaries import Crosscoder, HookPoint, PairedActivations, SparseAutoencoder
@@ -49,8 +48,8 @@ def dashboard(folder: Path, *, model: str, base: str | None, hook: str, text: Pa
             found = latent_dashboard(sae, activations, tokens, lambda token: tokenizer.decode([token]),
                                      latents=_chosen(latents, sae.n_latents), unembedding=_unembedding(network),
                                      contexts=contexts, notes=notes)
-            _files.write_text(out, latents_page(found, f"Latents of {folder.name}",
-                                                f"{model}, read at {hook} on {text.name}."))
+            _door.write_page(out, latents_page(found, f"Latents of {folder.name}",
+                                               f"{model}, read at {hook} on {text.name}."))
         except KeyboardInterrupt:
             raise typer.Exit(_door.INTERRUPTED) from None
         except typer.Exit:   # a RuntimeError itself

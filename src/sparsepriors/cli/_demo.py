@@ -55,7 +55,8 @@ def _panel(slug: str, out: Path, device: str, bars: ProgressFactory) -> Panel:
     except OSError as e:
         error = _door.reason(e)
     except Exception as e:  # one panel that fails must not take the others with it; the page says what happened
-        error = str(e) if isinstance(e, ImportError | ValueError) else f"{type(e).__name__}: {e}"
+        error = (_door.lacking(e) if isinstance(e, ModuleNotFoundError)
+                 else str(e) if isinstance(e, ImportError | ValueError) else f"{type(e).__name__}: {e}")
     else:
         return Panel(slug, experiment.paper, folder, time.monotonic() - began)
     return Panel(slug, experiment.paper if experiment else None, None, time.monotonic() - began, error)

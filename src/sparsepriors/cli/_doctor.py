@@ -78,8 +78,13 @@ def rooms(requirements: list[str]) -> list[dict[str, Any]]:
             lack = _lack(found["name"], found["version"].strip())
             if lack:
                 needs[found["extra"]].append(lack)
-    return [{"room": room, "usable": not missing, "missing": missing,
-             "get": f"{sys.executable} -m pip install 'sparsepriors[{room}]'"} for room, missing in needs.items()]
+    found = [{"room": room, "usable": not missing, "missing": missing,
+              "get": f"{sys.executable} -m pip install 'sparsepriors[{room}]'"} for room, missing in needs.items()]
+    why_no_gpu = _gpu_reason()
+    for room in found:
+        if room["room"] == "gpu" and room["usable"] and why_no_gpu:
+            room |= {"usable": False, "missing": ["a GPU"], "get": why_no_gpu}
+    return found
 
 
 def _kernels(found: dict[str, Any]) -> str:

@@ -64,6 +64,11 @@ def reason(e: OSError) -> str:
     return f"cannot write {e.filename}: {words}" if e.filename else words
 
 
+def lacking(e: ImportError) -> str:
+    """What cannot be imported, and who knows how to get it."""
+    return f"{e}; `sparsepriors doctor` says how to get what is missing"
+
+
 def writable(folder: Path) -> None:
     """Fail now, in one line, if nothing can be written into this folder."""
     try:
@@ -71,6 +76,16 @@ def writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()  # without a name, it cannot stay behind
     except OSError as e:
         fail(f"the output folder {folder} cannot be used: {_FULL.get(e.errno or 0, e.strerror or str(e))}")
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, or end the command with the reason why it cannot be written."""
+    from sparsepriors import _files
+
+    try:
+        _files.write_text(path, text)
+    except OSError as e:
+        fail(f"cannot write {path}: {_FULL.get(e.errno or 0, e.strerror or str(e))}")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sparsepriors import _files
 from sparsepriors.cli import _door, _language, _networks, _progress
 from sparsepriors.runs.interrupts import interrupts_kept
 
@@ -26,8 +26,8 @@ def inspect(model: str, other: str | None, *, modules: str, near: float, text: P
     patterns = tuple(part.strip() for part in modules.split(",") if part.strip())
     if not patterns:
         _door.usage("--modules takes names with wildcards, such as '*.mlp.*,q_proj'")
-    if near <= 0:
-        _door.usage(f"--near must be above 0, got {near:g}")
+    if not 0 < near < math.inf:
+        _door.usage(f"--near must be finite and above 0, got {near:g}")
     if html is not None and html.is_dir():
         _door.usage(f"{html} is a folder; --html names the page, such as {html / 'inspection.html'}")
     if text is not None and Path(model).suffix == ".safetensors":
@@ -41,10 +41,6 @@ def inspect(model: str, other: str | None, *, modules: str, near: float, text: P
                                    skip_mismatch=skip_mismatch)
                 if words is not None:
                     found["activations"] = _activations(model, words, length, windows, threshold, data_dir)
-            if html is not None:
-                from sparsepriors.gallery.inspection import inspection_page
-
-                _files.write_text(html, inspection_page(found))
         except KeyboardInterrupt:
             _door.fail("interrupted; nothing was written", _door.INTERRUPTED)
         except typer.Exit:   # a RuntimeError itself
@@ -55,6 +51,10 @@ def inspect(model: str, other: str | None, *, modules: str, near: float, text: P
             _door.fail(_door.reason(e))
         except (TypeError, ValueError, RuntimeError, ImportError) as e:
             _door.fail(_in_options(str(e)))
+    if html is not None:
+        from sparsepriors.gallery.inspection import inspection_page
+
+        _door.write_page(html, inspection_page(found))
     if as_json:
         _door.print_json(found)
         return

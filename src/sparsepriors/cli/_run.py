@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ def run(slug: str, *, scale: str, seeds: str | None, device: str, out: Path, dat
             try:
                 _one(experiment, outcome, at, todo, place, out, data, resume, results, console, bars)
             except KeyboardInterrupt:
-                _stopped(slug, experiment, at, todo, place, out, data, console)
+                _stopped(slug, experiment, at, todo, place, out, data, results, console)
     if as_json:
         _door.print_json([o.as_json(at) for o in outcomes])
     else:
@@ -87,7 +88,7 @@ def _one(experiment: Experiment, outcome: _Outcome, scale: Scale, seeds: tuple[i
     except OSError as e:
         outcome.error = _door.reason(e)
     except (ValueError, ImportError) as e:
-        outcome.error = str(e)
+        outcome.error = _door.lacking(e) if isinstance(e, ModuleNotFoundError) else str(e)
         _keep_traceback(outcome)
     except Exception as e:  # an experiment may raise anything; one that does must not end the others
         outcome.error = f"{type(e).__name__}: {e}"
@@ -105,14 +106,15 @@ def _keep_traceback(outcome: _Outcome) -> None:
 
 
 def _stopped(asked: str, experiment: Experiment, scale: Scale, seeds: tuple[int, ...], device: str, out: Path,
-             data: Path | None, console: Console) -> None:
-    words = ["sparsepriors run", asked, f"--scale {scale}"]
-    words += [f"--seeds {','.join(map(str, seeds))}"] if asked != "all" else []
-    words += [f"--device {device}"] if device != "cpu" else []
-    words += [f"--out {out}"] if out != Path("runs") else []
-    words += [f"--data {data}"] if data else []
+             data: Path | None, results: Path, console: Console) -> None:
+    words = ["sparsepriors", "run", asked, "--scale", str(scale)]
+    words += ["--seeds", ",".join(map(str, seeds))] if asked != "all" else []
+    words += ["--device", device] if device != "cpu" else []
+    words += ["--out", str(out)] if out != Path("runs") else []
+    words += ["--data", str(data)] if data else []
+    words += ["--results", str(results)] if results != out / "results" else []
     console.print(f"interrupted in {experiment.paper.slug}; what was finished is kept. Continue with:\n"
-                  f"  {escape(' '.join([*words, '--resume']))}", soft_wrap=True)
+                  f"  {escape(shlex.join([*words, '--resume']))}", soft_wrap=True)
     raise typer.Exit(_door.INTERRUPTED)
 
 
@@ -154,6 +156,6 @@ def checked_device(text: str) -> str:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         _door.usage(f"there is no device {text!r} here: torch sees {torch.cuda.device_count()} GPUs "
                     f"(`sparsepriors doctor` says more)")
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         _door.usage(f"--device takes cpu, cuda or cuda:N, got {text!r}")
     return str(device)

@@ -62,11 +62,13 @@ def list_papers(*, as_json: bool) -> None:
     _door.out().print(table)
 
 
-def show(slug: str, results: Path, *, as_json: bool) -> None:
-    """Print one experiment, with the results that ``results`` holds for it."""
+def show(slug: str, results: Path | None, *, as_json: bool) -> None:
+    """Print one experiment, with the results that the folder, by default that of one's own runs, holds for it."""
     paper = find(slug).paper
+    if results is not None and not results.is_dir():
+        _door.fail(f"there is no results folder {results}")
     record: dict[str, Any] | None = None
-    path = results / f"{paper.slug}.json"
+    path = _door.results_folder(results) / f"{paper.slug}.json"
     if path.is_file():
         try:
             record = read_results(path)
