@@ -127,7 +127,9 @@ def test_files_that_cannot_be_read_are_refused(tmp_path) -> None:
     (tmp_path / "text.safetensors").write_bytes(b"nor tensors")
     (tmp_path / "x.csv").write_text("1,2")
     safetensors.torch.save_file({"a": torch.ones(2, 2), "b": torch.ones(2, 2)}, tmp_path / "two.safetensors")
-    for name, words in (("text.npy", "not a readable array"), ("text.safetensors", "not a readable safetensors file"),
+    (tmp_path / "pickle.npy").write_bytes(b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x08not code\x94.")
+    for name, words in (("text.npy", "not a readable array"), ("pickle.npy", r"does not begin as a \.npy file does$"),
+                        ("text.safetensors", "not a readable safetensors file"),
                         ("x.csv", "must end in .npy or .safetensors"), ("two.safetensors", "must hold one tensor or")):
         with pytest.raises(ValueError, match=words):
             mapped(tmp_path / name)

@@ -131,6 +131,10 @@ def mapped(path: str | os.PathLike[str]) -> Tensor | ActivationShards:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix == ".npy":
+        with open(path, "rb") as f:
+            # NumPy takes any other beginning for a pickle, and its message offers to load that.
+            if f.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                raise ValueError(f"{path} is not a readable array: it does not begin as a .npy file does")
         try:
             return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
         except (ValueError, TypeError, OSError) as e:
