@@ -35,6 +35,12 @@ class Items:
         """``(*batch)`` to ``(*batch, 1, ..., 1)``."""
         return per_item.reshape(*self.batch, *(1,) * len(self.event))
 
+    def down(self, x: Tensor, gradient: Tensor, step: Tensor) -> Tensor:
+        """``x - step * gradient``, one step per item."""
+        if not self.batch:
+            return torch.sub(x, gradient, alpha=float(step))
+        return x - self.spread(step) * gradient
+
     def norm(self, x: Tensor) -> Tensor:
         """Euclidean norm of each item."""
         return euclidean(x, self.axes) if self.axes else x.abs()
@@ -188,7 +194,7 @@ class Loop:
         self.active = torch.ones(items.batch, dtype=torch.bool, device=y.device)
         self.all_active = True
         self._certificates = torch.full(items.batch, math.inf, dtype=torch.float64, device=y.device)
-        self._iterations = torch.zeros(items.batch, dtype=torch.int64, device=y.device)
+        self._stopped_at = torch.zeros(items.batch, dtype=torch.int64, device=y.device)
 
     def __iter__(self) -> Iterator[int]:
         while self.iteration < self.max_iter and not self._stopped:
@@ -212,21 +218,21 @@ class Loop:
         FloatingPointError
             If the certificate of an item is NaN, as norms that overflow or hold NaN make it.
         """
-        self._iterations += self.active
         if certificate is not None:
-            self._certificates = torch.where(self.active, certificate.to(torch.float64), self._certificates)
-            if bool(torch.isnan(self._certificates).any()):
-                raise FloatingPointError(f"the iterate is not finite any more at iteration {self.iteration}: "
-                                         f"{self._cause}")
-            self.active = self._certificates > self.tol
-        worst = self._worst
+            certificate = certificate.to(torch.float64)
+            self._certificates = self.keep(certificate, self._certificates)
+        worst = self._worst  # NaN if one is
+        if math.isnan(worst):
+            raise FloatingPointError(f"the iterate is not finite any more at iteration {self.iteration}: {self._cause}")
         noted = {name: _one(m) for name, m in metrics.items()}
         noted["certificate"] = worst
         for name, value in noted.items():
             self._trace.setdefault(name, []).append(value)
-        if self.all_active:
-            self.all_active = bool(self.active.all())
         self._stopped = worst <= self.tol
+        if self._items.batch or self._stopped:
+            active = self._certificates > self.tol
+            self._stopped_at = torch.where(self.active & ~active, self.iteration, self._stopped_at)
+            self.active, self.all_active = active, bool(active.all())
         if self._callback is not None and self._callback(State(self.iteration, x, noted)) is True:
             self._stopped = True
 
@@ -236,12 +242,13 @@ class Loop:
 
     def solution(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> Solution:
         """The `Solution`, with the iterations of each item among the extras."""
+        iterations = torch.where(self.active, self.iteration, self._stopped_at)
         return Solution(x=x, trace=self._trace, iterations=self.iteration, converged=self._worst <= self.tol,
-                        certificate=self._worst, extras={**(extras or {}), "iterations": self._iterations})
+                        certificate=self._worst, extras={**(extras or {}), "iterations": iterations})
 
 
 def _one(metric: float | Tensor) -> float:
     """The largest of the numbers per item; zero where there is no item."""
-    if isinstance(metric, Tensor):
+    if isinstance(metric, Tensor) and metric.ndim:
         return float(metric.max()) if metric.numel() else 0.0
     return float(metric)

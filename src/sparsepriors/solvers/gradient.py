@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from sparsepriors import kernels
 from sparsepriors.operators.base import LinearOperator
 from sparsepriors.priors.base import Prior
 from sparsepriors.solvers._loop import Items, Loop, Proximal, door, per_item, ratio, smooth, suits
@@ -98,11 +99,11 @@ def proximal_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior
 
     prox = Proximal(prior, unknown)
     v, av = x, ax
-    momentum = torch.ones_like(steps)
+    momentum, floor = torch.ones_like(steps), steps * scale
     for k in loop:
         if k > 1:
             gradient = A._adjoint(loss._grad(av - y))
-        x_new = loop.keep(prox(v - unknown.spread(steps) * gradient, steps), x)
+        x_new = loop.keep(prox(unknown.down(v, gradient, steps), steps), x)
         ax_new = loop.keep(A._forward(x_new), ax)
         if backtracking:
             at_v = measured.total(loss._value(av - y))
@@ -115,19 +116,13 @@ def proximal_gradient(A: LinearOperator, y: Inexact[Tensor, "..."], prior: Prior
                 if not bool(short.any()):
                     break
                 steps = torch.where(short, steps * shrink, steps)
-                x_new = loop.keep(prox(v - unknown.spread(steps) * gradient, steps), x)
+                x_new = loop.keep(prox(unknown.down(v, gradient, steps), steps), x)
                 ax_new = loop.keep(A._forward(x_new), ax)
-        residual = ratio(unknown.norm(x_new - v), torch.maximum(unknown.norm(x_new), steps * scale))
+            floor = steps * scale
         if accelerated:
-            if restart:
-                uphill = unknown.dot(v - x_new, x_new - x) > 0
-                momentum = torch.where(uphill, 1.0, momentum)
-            grown = 0.5 * (1 + torch.sqrt(1 + 4 * momentum.square()))
-            weight = (momentum - 1) / grown
-            v = torch.lerp(x, x_new, unknown.spread(1 + weight).to(x.dtype))
-            av = torch.lerp(ax, ax_new, measured.spread(1 + weight).to(ax.dtype))
-            momentum = grown
+            v, av, momentum, residual = kernels.momentum_step(x, x_new, v, ax, ax_new, momentum, floor, restart)
         else:
+            residual = ratio(unknown.norm(x_new - v), torch.maximum(unknown.norm(x_new), floor))
             v, av = x_new, ax_new
         x, ax = x_new, ax_new
         noted = {"step": steps}

@@ -1,4 +1,4 @@
-"""The kernels of coordinate descent, for the table of kernels."""
+"""The kernels of descent by coordinates and by gradients, for the table of kernels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def descent_cases() -> list[KernelCase]:
                  BadCall((*good[:4], 8, *good[5:]), ValueError, "kind must be from 0 to 7"),
                  BadCall((*good[:7], -1.0, *good[8:]), ValueError, "factor must be"),
                  BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"}))),
-        _group_descent(), _block_descent(), *_newton(), *_optimality()]
+        _group_descent(), _block_descent(), *_newton(), *_optimality(), *_momentum()]
 
 
 def _group_descent() -> KernelCase:
@@ -145,3 +145,32 @@ def _optimality() -> list[KernelCase]:
                  BadCall((good[0], good[1][:2], *good[2:]), ValueError, r"q must have shape \(3,\), got \(2,\)"),
                  BadCall((*good[:3], 8, *good[4:]), ValueError, "kind must be from 0 to 7"),
                  BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"})))]
+
+
+def _momentum() -> list[KernelCase]:
+    """Sizes are (problems, entries of a point, of its image); a piece of work is 32768 entries."""
+    dtypes = (_F32, _F64, torch.complex64, torch.complex128)
+
+    def draw(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, many: bool = True):
+        problems, entries, measured = size
+        real, batch = dtype.to_real() if dtype.is_complex else dtype, (problems,) if many else ()
+        points, images = (torch.randn(k, *batch, n, dtype=dtype, generator=generator)
+                          for k, n in ((3, entries), (2, measured)))
+        momentum = 1 + 5 * torch.rand(batch, dtype=real, generator=generator)
+        return *points, *images, momentum, torch.rand(batch, dtype=real, generator=generator), problems % 2 == 1
+
+    def alone(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+        return draw(size, dtype, generator, many=False)
+
+    good = draw((2, 3, 4), _F32, torch.Generator().manual_seed(0))
+    refused = (
+        BadCall((good[0].double(), *good[1:]), TypeError, "old must be of the precision of momentum, torch.float32"),
+        BadCall((*good[:6], good[6].double(), True), TypeError, "floor must be of the precision of momentum"),
+        BadCall((good[0][:, :2], *good[1:]), ValueError, r"one shape that begins with \(2,\), got \(2, 2\)"),
+        BadCall((*good[:3], good[3][:1], *good[4:]), ValueError, r"image and new_image must have one shape"),
+        BadCall((*good[:6], good[6][:1], True), ValueError, r"the shape of floor, got .* and \(1,\)"),
+        BadCall(good, ValueError, "instruction_set must be", {"instruction_set": "avx9"}))
+    sizes = ((0, 3, 2), (1, 0, 0), (1, 1, 1), (3, 7, 33), (2, 1025, 40), (1, 70_000, 33_000))
+    return [KernelCase(kernels.momentum_step, reference.momentum_step, of, sizes[first:], dtypes, rounding=100,
+                       bodies=bodies(), refused=refused, name=f"momentum_step {name}")
+            for of, first, name in ((draw, 0, "of a batch"), (alone, 1, "of one problem"))]

@@ -49,6 +49,7 @@ void bind_descent(nb::module_& m);
 void bind_ista(nb::module_& m);
 void bind_masks(nb::module_& m);
 void bind_modulus(nb::module_& m);
+void bind_momentum(nb::module_& m);
 void bind_nm_linear(nb::module_& m);
 void bind_pursuit(nb::module_& m);
 void bind_simplex(nb::module_& m);

@@ -11,6 +11,7 @@
 #include "kernels.hpp"
 #include "masks.hpp"
 #include "modulus.hpp"
+#include "momentum.hpp"
 #include "newton.hpp"
 #include "nm_dot.hpp"
 #include "nm_linear.hpp"
@@ -55,6 +56,8 @@ const InstructionSet SPARSEPRIORS_ISA = {
     {reaching<double>, sum_rows<double>, dot_rows<double>},
     {matrix_vector<float>, vector_matrix<float>},
     {matrix_vector<double>, vector_matrix<double>},
+    {moves<float>, beyond_line<float>},
+    {moves<double>, beyond_line<double>},
     largest_modulus<float>,
     largest_modulus<double>,
     simplex<float>,

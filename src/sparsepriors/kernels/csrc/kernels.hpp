@@ -386,6 +386,13 @@ struct SimplexKernels {
     void (*lower)(const T* x, size_t count, SimplexShift, T* out);
 };
 
+// Momentum of accelerated proximal gradient, see momentum.hpp.
+template <class T>
+struct MomentumKernels {
+    void (*moves)(const T* old, const T* now, const T* v, size_t count, double* sums);
+    void (*beyond)(const T* old, const T* now, T weight, size_t count, T* out);
+};
+
 struct InstructionSet {
     BornKernels<float> born32;
     BornKernels<double> born64;
@@ -410,6 +417,8 @@ struct InstructionSet {
     CodeKernels<double> code64;
     DenseKernels<float> dense32;
     DenseKernels<double> dense64;
+    MomentumKernels<float> momentum32;
+    MomentumKernels<double> momentum64;
     // The largest modulus, infinity if there is one, NaN if there is one.
     float (*modulus32)(const float* x, size_t count);
     double (*modulus64)(const double* x, size_t count);

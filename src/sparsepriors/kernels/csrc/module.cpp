@@ -58,6 +58,7 @@ NB_MODULE(_native, m) {
     bind_ista(m);
     bind_masks(m);
     bind_modulus(m);
+    bind_momentum(m);
     bind_nm_linear(m);
     bind_pursuit(m);
     bind_simplex(m);

@@ -7,6 +7,7 @@ from sparsepriors.kernels.reference.dense import matrix_vector, vector_matrix
 from sparsepriors.kernels.reference.descent import block_descent, gram_descent, gram_group_descent
 from sparsepriors.kernels.reference.ista import gram_ista
 from sparsepriors.kernels.reference.masks import nm_mask, topk_levels, topk_mask
+from sparsepriors.kernels.reference.momentum import momentum_step
 from sparsepriors.kernels.reference.newton import gram_newton
 from sparsepriors.kernels.reference.optimality import column_products, optimality
 from sparsepriors.kernels.reference.packed import nm_linear, spmm_chw
@@ -19,5 +20,6 @@ from sparsepriors.kernels.reference.total_variation import tv_prox
 __all__ = ["bitmap_attention", "bitmap_mix", "bitmap_scores", "block_descent", "born_adjoint", "born_forward",
            "column_products", "csc_combination", "csc_gram", "csc_products", "dot_rows", "gram_descent",
            "gram_group_descent", "gram_ista", "gram_newton", "gram_pursuit", "largest_positive", "matrix_vector",
-           "nm_linear", "nm_mask", "optimality", "pack_bitmap", "project_l1_ball", "project_simplex", "scatter_rows",
-           "sorted_l1_prox", "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox", "vector_matrix"]
+           "momentum_step", "nm_linear", "nm_mask", "optimality", "pack_bitmap", "project_l1_ball", "project_simplex",
+           "scatter_rows", "sorted_l1_prox", "spmm_chw", "sum_rows", "topk_levels", "topk_mask", "tv_prox",
+           "vector_matrix"]
