@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 
@@ -162,7 +163,7 @@ def _momentum() -> list[KernelCase]:
     def alone(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
         return draw(size, dtype, generator, many=False)
 
-    good = draw((2, 3, 4), _F32, torch.Generator().manual_seed(0))
+    good: tuple[Any, ...] = draw((2, 3, 4), _F32, torch.Generator().manual_seed(0))
     refused = (
         BadCall((good[0].double(), *good[1:]), TypeError, "old must be of the precision of momentum, torch.float32"),
         BadCall((*good[:6], good[6].double(), True), TypeError, "floor must be of the precision of momentum"),
