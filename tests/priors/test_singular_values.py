@@ -1,5 +1,6 @@
 """Singular values lowered by Gram matrices: as exact as a decomposition for every spectrum, threshold and scale."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
@@ -90,3 +91,14 @@ def test_without_the_compiled_module_the_values_are_the_same(generator, monkeypa
     monkeypatch.setattr(dispatch, "NATIVE", None)
     for a, p in zip(found, (NuclearNorm(3.0), NuclearNorm(1e-3), Rank(4)), strict=True):
         torch.testing.assert_close(a, p.prox(x))
+
+
+def test_eigenvectors_that_are_not_found_are_told(monkeypatch):
+    gram_of, times, _, adjoint = singular_values._routines("d")
+
+    def fails(gram, **_):
+        return gram[0], gram, 1
+
+    monkeypatch.setattr(singular_values, "_routines", lambda kind: (gram_of, times, fails, adjoint))
+    with pytest.raises(np.linalg.LinAlgError, match="eigenvectors of a Gram matrix were not found"):
+        NuclearNorm(1e-3).prox(torch.eye(3, dtype=torch.float64))
