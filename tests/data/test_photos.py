@@ -21,6 +21,12 @@ def test_every_photograph_is_there_and_is_rgb() -> None:
         assert float(photo.float().std()) > 10, name
 
 
+@pytest.mark.parametrize("names", [("camera",), ["camera"], {"camera"}, iter(["camera"])],
+                         ids=["tuple", "list", "set", "iterator"])
+def test_names_may_come_in_any_way(names) -> None:
+    assert list(data.photos(names)) == ["camera"]
+
+
 def test_test_photographs_are_kept_apart() -> None:
     assert not set(data.TEST_PHOTOS) & set(data.TRAIN_PHOTOS)
     assert set(data.TEST_PHOTOS) | set(data.TRAIN_PHOTOS) == set(data.PHOTOS)

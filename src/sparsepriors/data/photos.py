@@ -46,7 +46,8 @@ def photos(names: Iterable[str] = PHOTOS) -> dict[str, UInt8[Tensor, "3 height w
     FileNotFoundError
         If the package that ships a photograph is not installed; the message names it.
     """
-    _checks.instance("names", names, (tuple, list))
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"names must be an iterable of names, got {type(names).__name__}")
     return {name: read_image(_path(_checks.one_of("names", name, PHOTOS))) for name in names}
 
 
