@@ -48,7 +48,7 @@ def _figure(folder: Path, about: Mapping[str, Any]) -> Html:
     shape = size(data)
     wide = shape is not None and (shape[0] > _WIDE * shape[1] or shape[0] > _LARGE)
     image = el("img", src=f"data:{_TYPES[ending]};base64,{base64.b64encode(data).decode()}", alt=about["alt"],
-               width=shape[0] if shape else None, height=shape[1] if shape else None, decoding="async")
+               width=shape[0] if shape else None, height=shape[1] if shape else None)
     if not wide:
         return el("figure", image, caption)
     held = el("div", image, class_="scroll", tabindex=0, role="group", aria_label=about["alt"])
